@@ -1,0 +1,22 @@
+from django.apps import AppConfig
+from django.core import checks
+from django.utils.translation import gettext_lazy as _
+
+
+class DjangoLeadExecConfig(AppConfig):
+    name = "django_leadexec"
+    verbose_name = _("LeadExec")
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from django.contrib.auth.signals import user_logged_out
+
+        from . import client, returning
+        from .checks import check_configuration, check_deployment
+
+        checks.register(check_configuration)
+        checks.register(check_deployment, deploy=True)
+        client.silence_request_lines()
+        user_logged_out.connect(
+            returning.end_automatic_return, dispatch_uid="leadexec_end_automatic_return"
+        )

@@ -1,0 +1,467 @@
+"""The provider's two server calls, over one pooled HTTP session. Knows no ORM.
+
+The URL of each call holds the refresh token, so the URL itself is a secret: no exception, log
+record or repr that leaves this module has one, and none chains to one that does.
+Where the protocol is silent (PROTOCOL: "unknown"), the reading chosen stands beside its code.
+"""
+
+import base64
+import io
+import json
+import logging
+import math
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http.client import HTTPResponse
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.hooks import default_hooks
+from requests.structures import CaseInsensitiveDict
+from requests.utils import default_user_agent
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError
+
+from . import __version__
+from .conf import DAY, Settings, get_settings
+
+logger = logging.getLogger(__name__)
+
+TOKEN_LIFETIME = 3_600
+MAX_BODY = 64 * 1024
+MAX_TOKEN = 2_048
+MAX_ACCESS_TOKEN = 16 * 1024
+POOL_SIZE = 256
+
+
+# What a call can come to
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """The provider gave an access token. ``expires_at`` is in seconds since the epoch."""
+
+    access_token: str = field(repr=False)
+    expires_at: float
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The provider's explicit no to the refresh token. ``reason`` is fit for a log."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Unavailable:
+    """No usable answer. ``retry_after``: seconds the provider asked to wait, if it did."""
+
+    reason: str
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True)
+class Revoked:
+    """The provider confirmed that the refresh token is no longer good."""
+
+
+RefreshOutcome = Fresh | Refused | Unavailable
+RevokeOutcome = Revoked | Unavailable
+
+
+class Client:
+    """Talks to the provider; safe to share between threads, not between processes.
+
+    Proxies and CA bundles are taken from the environment as ``requests`` takes them, once.
+    """
+
+    def __init__(self, base_url: str, timeout: float) -> None:
+        self.base_url = base_url
+        self.timeout = timeout
+        session = requests.Session()
+        self._options = dict(
+            session.merge_environment_settings(base_url, {}, True, None, None)  # type: ignore[no-untyped-call]
+        )
+        self._adapter = QuietAdapter(pool_maxsize=POOL_SIZE)
+        # No Accept-Encoding: a body that isn't compressed can't unpack to more than was read.
+        self._headers = CaseInsensitiveDict(
+            {
+                "User-Agent": f"django-leadexec/{__version__} {default_user_agent()}",
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",
+                "Connection": "keep-alive",
+            }
+        )
+
+    def refresh(
+        self, refresh_token: str, app_id: str, *, deadline: float | None = None
+    ) -> RefreshOutcome:
+        """Ask for an access token (PROTOCOL, "A fresh access token").
+
+        ``deadline``: seconds for the whole call, where less than TIMEOUT is left for it.
+        """
+        sent_at = time.time()
+        reply = self._get("refreshaccesstoken", refresh_token, {"appid": app_id}, deadline)
+        if isinstance(reply, Unavailable):
+            return reply
+        return read_refresh_reply(reply, refresh_token, sent_at)
+
+    def revoke(
+        self, refresh_token: str, app_id: str, *, deadline: float | None = None
+    ) -> RevokeOutcome:
+        """End the association (PROTOCOL, "End the association").
+
+        Makes a second call, a refresh, where the first one's answer leaves it open.
+        ``deadline`` as for ``refresh``, for each of the two.
+        """
+        reply = self._get("disconnectapplicationtoken", refresh_token, {}, deadline)
+        if isinstance(reply, Unavailable):
+            return reply
+        confirmed = read_revoke_reply(reply)
+        if isinstance(confirmed, Unavailable | Revoked):
+            return confirmed
+        outcome = self.refresh(refresh_token, app_id, deadline=deadline)
+        if isinstance(outcome, Refused):
+            return Revoked()
+        if isinstance(outcome, Fresh):
+            return Unavailable("the provider still honours the token")
+        return outcome
+
+    def _get(
+        self, action: str, refresh_token: str, query: Mapping[str, str], deadline: float | None
+    ) -> "Reply | Unavailable":
+        request = requests.PreparedRequest()
+        request.method = "GET"
+        request.url = f"{self.base_url}/authorize/{action}/{quote(refresh_token, safe='')}"
+        if query:
+            request.url += f"?{urlencode(query)}"
+        request.headers = self._headers.copy()
+        request.hooks = default_hooks()
+        seconds = self.timeout if deadline is None else min(self.timeout, deadline)
+        with _deadline(seconds):
+            # Straight to the adapter: a redirect is never followed, nor is .netrc asked.
+            try:
+                response = self._adapter.send(
+                    request, timeout=(seconds, seconds), **self._options
+                )
+                try:
+                    return _read(response)
+                finally:
+                    response.close()
+            except (requests.RequestException, HTTPError, OSError, ValueError) as error:
+                reason = _describe(error)
+        return Unavailable(reason)
+
+
+def get_client() -> Client:
+    """The process's client for the settings in force; a forked child makes its own."""
+    return client_for(get_settings())
+
+
+def client_for(conf: Settings) -> Client:
+    key = (conf.base_url, conf.timeout)
+    with _clients_lock:
+        if key not in _clients:
+            _clients[key] = Client(*key)
+        return _clients[key]
+
+
+_clients: dict[tuple[str, float], Client] = {}
+_clients_lock = threading.Lock()
+
+
+def _forget_clients() -> None:
+    # Two processes on one socket would read each other's answers: another user's token.
+    global _clients_lock
+    _clients_lock = threading.Lock()
+    _clients.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_clients)
+
+
+def is_token(value: object) -> bool:
+    """Whether this can be a refresh token: 1 to 2,048 visible ASCII characters, no path dots."""
+    return (
+        isinstance(value, str)
+        and 1 <= len(value) <= MAX_TOKEN
+        and _is_visible_ascii(value)
+        and value not in (".", "..")
+    )
+
+
+# Reading replies
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Status and body of an answer that came whole."""
+
+    status: int
+    body: bytes = field(repr=False)
+    retry_after: float | None = None
+
+
+def read_refresh_reply(reply: Reply, refresh_token: str, sent_at: float) -> RefreshOutcome:
+    """What the provider said of ``refresh_token``, asked at ``sent_at`` (epoch seconds).
+
+    PROTOCOL: keys may differ in case, ``valid`` may be a string. Only a well-formed, unambiguous
+    ``valid`` false is a no; with 400, 401 or 403 (which a gateway may send, too) only beside
+    another documented key.
+    """
+    unusable = Unavailable(f"HTTP {reply.status} with no usable reply", reply.retry_after)
+    if reply.status not in (200, 400, 401, 403):
+        return Unavailable(f"HTTP {reply.status}", reply.retry_after)
+    data = _read_object(reply.body)
+    if data is None:
+        return unusable
+    valid = _read_bool(data.get("valid"))
+    if valid is None:
+        return unusable
+    if not valid:
+        others = {"refreshtoken", "authtoken", "expiredate", "errormessage"} & data.keys()
+        if reply.status != 200 and not others:
+            return unusable
+        return Refused(_read_message(data.get("errormessage"), refresh_token))
+    access_token = data.get("authtoken")
+    if (
+        reply.status != 200
+        or not isinstance(access_token, str)
+        or not 1 <= len(access_token) <= MAX_ACCESS_TOKEN
+        or not _is_visible_ascii(access_token)
+    ):
+        return unusable
+    echo = data.get("refreshtoken")
+    if isinstance(echo, str) and echo.strip().casefold() not in ("", refresh_token.casefold()):
+        logger.warning("The provider's reply names another refresh token than the one asked about.")
+    return Fresh(access_token, read_expiry(data.get("expiredate"), sent_at))
+
+
+def read_revoke_reply(reply: Reply) -> Revoked | Refused | Unavailable:
+    """What the provider said to a disconnect call; Refused where only a refresh call can tell.
+
+    PROTOCOL: JSON or JSONP, its content unknown; an object that doesn't say no is a yes.
+    """
+    data = _read_object(_strip_jsonp(reply.body))
+    says_no = data is not None and any(
+        _read_bool(data.get(key)) is False for key in ("valid", "success")
+    )
+    if 200 <= reply.status < 300:
+        return Refused("unclear") if data is None or says_no else Revoked()
+    if says_no and reply.status in (400, 401, 403):
+        return Refused("no")
+    return Unavailable(f"HTTP {reply.status}", reply.retry_after)
+
+
+def read_expiry(value: object, sent_at: float) -> float:
+    """When an access token ends, in epoch seconds.
+
+    PROTOCOL: the format is unknown; three are accepted, all in UTC. Anything else, or a moment
+    outside (now, now + 24 h], is taken to be the documented hour from the request.
+    """
+    moment = _read_date(value) if isinstance(value, str) else None
+    if moment is None or not sent_at < moment <= sent_at + DAY:
+        return sent_at + TOKEN_LIFETIME
+    return moment
+
+
+def _read_date(text: str) -> float | None:
+    text = text.strip()
+    if len(text) > 64:
+        return None
+    microsoft = re.fullmatch(r"/Date\((-?\d{1,15})(?:[+-]\d{4})?\)/", text)
+    if microsoft:
+        return int(microsoft[1]) / 1000
+    # Some writers give seven digits of a second's fraction, one more than Python reads.
+    iso = re.sub(r"(\.\d{6})\d+", r"\1", text)
+    for read in (
+        datetime.fromisoformat,
+        lambda text: datetime.strptime(text, "%m/%d/%Y %I:%M:%S %p"),
+    ):
+        try:
+            moment = read(iso)
+            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        except (ValueError, OverflowError):
+            continue
+    return None
+
+
+def _read_object(body: bytes) -> dict[str, Any] | None:
+    """The JSON object in a body with its keys in lower case; None if there is no single one."""
+    try:
+        data = json.loads(body.decode("utf-8-sig"), object_pairs_hook=_lower_keys)
+    except (ValueError, RecursionError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def _lower_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    for key, value in pairs:
+        if data.setdefault(key.lower(), value) != value:
+            raise ValueError("one key with two values")
+    return data
+
+
+def _strip_jsonp(body: bytes) -> bytes:
+    call = re.fullmatch(rb"\s*(?:/\*\*/)?\s*[\w$.\[\]]{1,128}\s*\((.*)\)\s*;?\s*", body, re.DOTALL)
+    return call[1] if call else body
+
+
+def _read_bool(value: object) -> bool | None:
+    if isinstance(value, str):
+        return {"true": True, "false": False}.get(value.strip().lower())
+    return value if isinstance(value, bool) else None
+
+
+def _read_message(value: object, secret: str) -> str:
+    text = " ".join(value.split()) if isinstance(value, str) else ""
+    text = "".join(character for character in text if character.isprintable())[:200]
+    if not text:
+        return "the provider gave no reason"
+    encoded = base64.b64encode(secret.encode()).decode().rstrip("=")
+    shapes = (secret, quote(secret, safe=""), encoded)
+    # Its first characters are enough: the cut at 200 may have left only a part of it.
+    if any(shape[:8].casefold() in text.casefold() for shape in shapes):
+        return "the provider's reason is withheld, as it quotes the token"
+    return text
+
+
+def _read_retry_after(value: str | None) -> float | None:
+    if not value:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return None
+    return min(max(seconds, 0), DAY) if math.isfinite(seconds) else None
+
+
+def _is_visible_ascii(text: str) -> bool:
+    return all("!" <= character <= "~" for character in text)
+
+
+def _read(response: requests.Response) -> Reply | Unavailable:
+    body = response.raw.read(MAX_BODY + 1, decode_content=False)
+    if len(body) > MAX_BODY:
+        return Unavailable(f"HTTP {response.status_code} with an oversized body")
+    return Reply(
+        response.status_code, body, _read_retry_after(response.headers.get("Retry-After"))
+    )
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, requests.exceptions.SSLError):
+        return "TLS failed"
+    if isinstance(error, requests.Timeout | TimeoutError) or "timed out" in str(error):
+        return "timed out"
+    return "connection failed"
+
+
+# HTTP plumbing
+
+_call = threading.local()
+
+
+@contextmanager
+def _deadline(seconds: float) -> Iterator[None]:
+    _call.ends_at = time.monotonic() + seconds
+    try:
+        yield
+    finally:
+        del _call.ends_at
+
+
+class _DeadlineReader(io.RawIOBase):
+    """Gives each read of a socket only the time its call has left.
+
+    A plain socket timeout starts anew with every byte, so a provider that trickles its answer
+    could outlast the lease under which it was asked.
+    """
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
+        super().__init__()
+        self._raw = raw
+        self._sock = sock
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        ends_at = getattr(_call, "ends_at", None)
+        if ends_at is not None:
+            left = ends_at - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("timed out")
+            self._sock.settimeout(left)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        raw = self.fp.detach()  # type: ignore[attr-defined]
+        self.fp = io.BufferedReader(_DeadlineReader(raw, sock))
+
+
+class _Connection(HTTPConnection):
+    debuglevel = 0  # else http.client prints request lines and headers where a site turns it on
+    response_class = _Response
+
+
+class _SecureConnection(HTTPSConnection):
+    debuglevel = 0
+    response_class = _Response
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+_POOLS = {"http": _Pool, "https": _SecurePool}
+
+
+class QuietAdapter(HTTPAdapter):
+    """``requests``' own adapter over connections that print nothing and keep deadlines."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(*args, **kwargs)  # type: ignore[no-untyped-call]
+        manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+
+def silence_request_lines() -> None:
+    """Keep urllib3's records of our calls, which name the URL, out of every log."""
+    for name in ("urllib3.connectionpool", "urllib3.util.retry", "urllib3.connection"):
+        logging.getLogger(name).addFilter(_outside_a_call)
+
+
+def _outside_a_call(record: logging.LogRecord) -> bool:
+    return not hasattr(_call, "ends_at")

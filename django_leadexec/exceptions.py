@@ -1,0 +1,36 @@
+"""What can go wrong, as callers see it. No message here ever holds a token or a URL with one."""
+
+
+class LeadExecError(Exception):
+    """Base of all errors of this package."""
+
+
+class ProviderUnavailable(LeadExecError):
+    """The provider gave no usable answer; this says nothing about the token.
+
+    ``retry_after``: seconds after which it is worth asking again, or None if unknown.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class AuthorizationRejected(LeadExecError):
+    """The authorization can't be used: refused by the provider, revoked, or of another application."""
+
+
+class ConnectionConflict(LeadExecError):
+    """The token, or the LeadExec account behind it, belongs to another user of this site."""
+
+
+class DecryptionFailed(LeadExecError):
+    """Stored ciphertext opens with none of ``ENCRYPTION_KEYS``. It is left as it is."""
+
+
+class RevocationPending(ConnectionConflict):
+    """The token is one this site has revoked, and the provider is still being told."""
+
+
+class SignInForbidden(LeadExecError):
+    """The account's user is one who is never signed in by LeadExec: inactive or of the staff."""

@@ -1,0 +1,50 @@
+import json
+from argparse import ArgumentParser
+from dataclasses import asdict
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError
+
+from ...conf import get_settings
+from ...connections import database_of
+from ...rotation import Tally, rotate_keys
+
+
+class Command(BaseCommand):
+    help = (
+        "Brings all stored tokens under the first of LEADEXEC['ENCRYPTION_KEYS']. Put the new key "
+        "first, deploy, run this, then drop the old key. It can be stopped and run again at any "
+        "time. Exits with 1 if some rows open with no key; they are left as they are."
+    )
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--json", action="store_true", help="print the counts as one JSON object, last"
+        )
+        parser.add_argument("--database", metavar="ALIAS", help="the database to work on")
+
+    def handle(self, *args: Any, **flags: Any) -> None:
+        try:
+            get_settings()
+        except ImproperlyConfigured as error:
+            raise CommandError(str(error), returncode=2) from error
+        using = flags["database"] or database_of()
+        tally = Tally()
+        for tally in rotate_keys(using):
+            if flags["verbosity"] > 1:
+                self.stderr.write(f"{tally.rotated + tally.current} rows done …")
+        if flags["json"]:
+            self.stdout.write(json.dumps(asdict(tally)))
+        else:
+            self.stdout.write(
+                f"{tally.rotated} rotated, {tally.current} were under the first key already, "
+                f"{tally.unreadable} unreadable, {tally.busy} in use."
+            )
+        if tally.unreadable or tally.busy:
+            raise CommandError(
+                "Keep the old keys: rows that are unreadable need the key they were written with, "
+                "rows in use need another run of this command.",
+                returncode=1,
+            )

@@ -1,0 +1,531 @@
+"""Rows, their states, and every write that changes a token or a state. Knows no HTTP.
+
+A write is guarded: it names the version or the lease it is based on, and changes nothing if the
+row has moved on. Leases are milliseconds since the epoch, so no time zone and no change to summer
+time can end one early or make it last an hour longer.
+"""
+
+import random
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+
+from django.conf import settings
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+from django.db import connections, models, transaction
+from django.db.models.signals import pre_delete
+from django.dispatch import receiver
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from . import crypto, signals
+from .conf import DAY, get_settings
+from .exceptions import ConnectionConflict
+from .fields import EncryptedTextField
+
+if TYPE_CHECKING:
+    from .session import LeadExecSession
+
+CLOCK_SKEW = 5
+FIRST_BACKOFF = 30
+MAX_BACKOFF = 900
+HOUR = 3_600
+REJECTED_FOR = timedelta(days=30)
+REVOKE_FOR = timedelta(days=30)
+LOCK_CHUNK = 500
+
+
+@contextmanager
+def writing(using: str) -> Iterator[None]:
+    """A transaction that may read before it writes.
+
+    On SQLite it takes the write lock first: a transaction that has read can't wait for the lock,
+    it fails at once when another writer was there in between.
+    """
+    with transaction.atomic(using=using):
+        if not connections[using].features.has_select_for_update:
+            LeadExecConnection.objects.using(using).filter(pk=0).update(version=0)
+        yield
+
+
+def moment(epoch: float) -> datetime:
+    """Epoch seconds as the datetime that ``USE_TZ`` wants."""
+    return datetime.fromtimestamp(epoch, UTC if settings.USE_TZ else None)
+
+
+def backoff(attempts: int) -> float:
+    """Seconds to wait after that many failures in a row: doubling, jittered, 15 minutes at most."""
+    return min(FIRST_BACKOFF * 2 ** min(attempts - 1, 10), MAX_BACKOFF) * random.uniform(0.5, 1)
+
+
+def _lease_mark(epoch: float) -> int:
+    return int(epoch * 1000)
+
+
+Row = TypeVar("Row", bound="Leased")
+
+
+class LeasedQuerySet(models.QuerySet[Row]):
+    def due(self, at: datetime) -> Self:
+        """Rows scheduled for ``at`` or earlier, the longest due first."""
+        schedule = self.model.schedule
+        return self.filter(**{f"{schedule}__lte": at}).order_by(schedule, "pk")
+
+    def free(self, *, untouched_since: float | None = None) -> Self:
+        """Rows that nobody holds; with ``untouched_since`` (epoch seconds), nor has held since.
+
+        A lease that was let go keeps the moment of it, so a run over all rows meets each once,
+        however many processes share it.
+        """
+        now = time.time()
+        bound = now if untouched_since is None else min(now, untouched_since)
+        return self.filter(lease_until__lte=_lease_mark(bound - CLOCK_SKEW))
+
+    def claim(self, limit: int, seconds: float) -> list[Row]:
+        """Take up to ``limit`` free rows of this ordered query set under one lease."""
+        lease_id = uuid.uuid4().hex
+        with writing(self.db):
+            rows = list(self.free()._locked(skip=True)[:limit])
+            lease_until = _lease_mark(time.time() + seconds)
+            self._rows_of(rows).update(lease_id=lease_id, lease_until=lease_until)
+        for row in rows:
+            row.lease_id, row.lease_until = lease_id, lease_until
+            row.claimed_version = getattr(row, "version", None)
+        return rows
+
+    def release(self, rows: Sequence[Row]) -> None:
+        """Give back rows of one claim as if they had never been taken."""
+        if rows:
+            self._rows_of(rows).filter(lease_id=rows[0].lease_id).update(lease_until=0)
+
+    def _locked(self, *, skip: bool = False) -> Self:
+        features = connections[self.db].features
+        if not features.has_select_for_update:
+            return self
+        return self.select_for_update(
+            skip_locked=skip and features.has_select_for_update_skip_locked
+        )
+
+    def _rows_of(self, rows: Sequence[Row]) -> Self:
+        everything = type(self)(self.model, using=self.db)
+        return everything.filter(pk__in=[row.pk for row in rows])
+
+
+def released() -> int:
+    """The ``lease_until`` of a row that is let go now: free at once, however clocks differ."""
+    return _lease_mark(time.time() - CLOCK_SKEW)
+
+
+class Leased(models.Model):
+    """A row that one worker at a time may work on."""
+
+    lease_id = models.CharField(max_length=32, default="", editable=False)
+    lease_until = models.BigIntegerField(default=0, editable=False)
+
+    schedule: ClassVar[str]
+    claimed_version: int | None
+
+    class Meta:
+        abstract = True
+
+    def lease_left(self) -> float:
+        """Seconds until the lease ends; negative once it has."""
+        return self.lease_until / 1000 - time.time()
+
+    def is_leased(self) -> bool:
+        return self.lease_left() > -CLOCK_SKEW
+
+
+class ConnectionQuerySet(LeasedQuerySet["LeadExecConnection"]):
+    def active(self) -> Self:
+        """Connections that can be used."""
+        return self.filter(status=LeadExecConnection.Status.ACTIVE)
+
+    def live(self) -> Self:
+        """Connections that hold a refresh token: active, or rejected and still asked about."""
+        return self.filter(status__in=LeadExecConnection.LIVE)
+
+    def for_user(self, user: AbstractBaseUser | AnonymousUser) -> Self:
+        """Connections of one user; none for a visitor who isn't logged in."""
+        return self.filter(user=user) if user.is_authenticated else self.none()
+
+    def expiring(self, within: float) -> Self:
+        """Active connections whose access token ends within that many seconds, or has ended."""
+        return self.active().filter(expires_at__lte=timezone.now() + timedelta(seconds=within))
+
+    def holding(self, token: str) -> Self:
+        """The live connection with this refresh token, if there is one."""
+        return self.live().filter(fingerprint__in=crypto.fingerprints(token))
+
+    def of_account(self, app_id: str, account_id: str) -> Self:
+        return self.live().filter(identity=crypto.identity(app_id, "account", account_id))
+
+    def move_to_outbox(self) -> datetime:
+        """Revoke all live rows of this query set, in one transaction.
+
+        Their tokens go to the outbox as they are, and their use stops at once.
+        Returns the ``requested_at`` that all their outbox entries carry.
+        """
+        requested_at = timezone.now()
+        live = self.live().order_by("pk")
+        with writing(self.db):
+            last = 0
+            while rows := list(live.filter(pk__gt=last)._locked()[:LOCK_CHUNK]):
+                last = rows[-1].pk
+                PendingRevocation.objects.using(self.db).bulk_create(
+                    PendingRevocation(
+                        app_id=row.app_id,
+                        refresh_token=row.refresh_token_ciphertext,
+                        fingerprint=row.fingerprint or "",
+                        requested_at=requested_at,
+                        retry_after=requested_at,
+                    )
+                    for row in rows
+                    if row.refresh_token_ciphertext
+                )
+                self._rows_of(rows)._erase(requested_at)
+                for row in rows:
+                    row.status = LeadExecConnection.Status.REVOKED
+                    signals.announce(signals.connection_revoked, row)
+        return requested_at
+
+    def _erase(self, at: datetime) -> int:
+        return self.update(
+            status=LeadExecConnection.Status.REVOKED,
+            refresh_token="",
+            access_token="",
+            fingerprint=None,
+            identity=None,
+            expires_at=None,
+            refresh_after=None,
+            revoked_at=at,
+            version=models.F("version") + 1,
+            lease_id="",
+            lease_until=0,
+        )
+
+    def write_claimed(self, rows: Sequence["LeadExecConnection"]) -> list["LeadExecConnection"]:
+        """Write what happened to rows of a claim, and let them go, in one transaction.
+
+        Returns the rows that lost: those revoked, authorized anew or claimed by another since.
+        """
+        if not rows:
+            return []
+        connection = connections[self.db]
+        quote = connection.ops.quote_name
+        options = LeadExecConnection._meta
+        fields = [options.get_field(name) for name in LeadExecConnection.WRITTEN_UNDER_LEASE]
+        assignments = ", ".join(f"{quote(field.column)} = %s" for field in fields)
+        sql = (  # noqa: S608 - the names are the model's own
+            f"UPDATE {quote(options.db_table)} SET {assignments}, {quote('lease_until')} = %s "
+            f"WHERE {quote('id')} = %s AND {quote('version')} = %s AND {quote('lease_id')} = %s"
+        )
+        mark = released()
+        # In key order, so that two writers can't lock each other's rows crosswise.
+        rows = sorted(rows, key=lambda row: row.pk)
+        parameters = [
+            [
+                *(
+                    field.get_db_prep_save(getattr(row, field.attname), connection)
+                    for field in fields
+                ),
+                mark,
+                row.pk,
+                row.claimed_version,
+                row.lease_id,
+            ]
+            for row in rows
+        ]
+        with transaction.atomic(using=self.db):
+            with connection.cursor() as cursor:
+                cursor.executemany(sql, parameters)
+                written = cursor.rowcount
+            if written == len(rows):
+                lost = []
+            else:
+                kept = self._rows_of(rows).values_list("pk", "version", "lease_id", "lease_until")
+                present = set(kept)
+                lost = [
+                    row
+                    for row in rows
+                    if (row.pk, row.version, row.lease_id, mark) not in present
+                ]
+            overdue = [row for row in rows if row.is_given_up() and row not in lost]
+            if overdue:
+                self._rows_of(overdue)._erase(timezone.now())
+        for row in rows:
+            row.lease_until = mark
+        return lost
+
+
+class LeadExecConnection(Leased):
+    """One user's authorization at LeadExec: the refresh token, and the access token of the hour."""
+
+    class Status(models.TextChoices):
+        ACTIVE = "active", _("active")
+        REJECTED = "rejected", _("rejected")
+        REVOKED = "revoked", _("revoked")
+
+    LIVE = (Status.ACTIVE, Status.REJECTED)
+    WRITTEN_UNDER_LEASE = (
+        "status",
+        "access_token",
+        "expires_at",
+        "refresh_after",
+        "refreshed_at",
+        "rejected_at",
+        "attempts",
+        "last_error",
+        "version",
+    )
+    schedule = "refresh_after"
+
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.CASCADE,
+        related_name="leadexec_connections",
+        verbose_name=_("user"),
+    )
+    app_id = models.CharField(_("application ID"), max_length=100)
+    account_id = models.CharField(_("LeadExec account"), max_length=255, blank=True, default="")
+    identity = models.CharField(max_length=64, unique=True, null=True, editable=False)
+    status = models.CharField(
+        _("status"), max_length=10, choices=Status.choices, default=Status.ACTIVE
+    )
+    refresh_token = EncryptedTextField(editable=False)
+    access_token = EncryptedTextField(editable=False)
+    fingerprint = models.CharField(max_length=64, unique=True, null=True, editable=False)
+    version = models.PositiveBigIntegerField(default=1, editable=False)
+    expires_at = models.DateTimeField(_("access token expires"), null=True)
+    refresh_after = models.DateTimeField(_("next refresh"), null=True)
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
+    refreshed_at = models.DateTimeField(_("last refresh"), null=True)
+    revoked_at = models.DateTimeField(_("revoked"), null=True)
+    rejected_at = models.DateTimeField(_("rejected since"), null=True)
+    attempts = models.PositiveIntegerField(_("failures in a row"), default=0)
+    last_error = models.CharField(_("last error"), max_length=255, blank=True, default="")
+    # How often the user has signed out: an automatic return is good until the next time.
+    sign_outs = models.PositiveIntegerField(default=0, editable=False)
+
+    objects = ConnectionQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("LeadExec connection")
+        verbose_name_plural = _("LeadExec connections")
+        indexes = [
+            models.Index(fields=["app_id", "refresh_after", "id"], name="leadexec_due"),
+        ]
+        permissions = [("revoke_leadexecconnection", _("Can revoke LeadExec connections"))]
+
+    def __str__(self) -> str:
+        return f"LeadExec connection {self.pk} ({self.status})"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Insert the row, or save what isn't guarded: no whole-row save touches a token."""
+        if not self._state.adding and kwargs.get("update_fields") is None:
+            kwargs["update_fields"] = {"user"} - self.get_deferred_fields()
+        super().save(*args, **kwargs)
+
+    # What happened to a row under a lease; write_claimed() makes it last.
+
+    def record_success(self, access_token: str, expires_at: float) -> None:
+        """A fresh access token, good until ``expires_at`` (epoch seconds)."""
+        now = time.time()
+        self.status = self.Status.ACTIVE
+        self.access_token = access_token
+        self.expires_at = moment(expires_at)
+        self.refresh_after = moment(next_refresh(expires_at, now))
+        self.refreshed_at = moment(now)
+        self.rejected_at = None
+        self.attempts = 0
+        self.last_error = ""
+        self.version += 1
+
+    def record_refusal(self, reason: str) -> None:
+        """The provider's explicit no. Asked again after an hour, then daily, for 30 days."""
+        now = timezone.now()
+        if self.status != self.Status.REJECTED:
+            self.version += 1
+        self.status = self.Status.REJECTED
+        wait = HOUR if self.rejected_at is None else DAY
+        self.rejected_at = self.rejected_at or now
+        self.refresh_after = now + timedelta(seconds=wait * random.uniform(0.9, 1))
+        self.attempts += 1
+        self.last_error = f"Refused: {reason}"[:255]
+
+    def record_trouble(self, reason: str, retry_after: float | None = None) -> None:
+        """No answer: says nothing of the token, only puts off the next try."""
+        self.attempts += 1
+        self.refresh_after = moment(time.time() + max(backoff(self.attempts), retry_after or 0))
+        self.last_error = f"Not refreshed: {reason}"[:255]
+
+    def is_given_up(self) -> bool:
+        """Whether the provider has said no for 30 days."""
+        return (
+            self.status == self.Status.REJECTED
+            and self.rejected_at is not None
+            and self.rejected_at <= timezone.now() - REJECTED_FOR
+        )
+
+    def lives(self, min_ttl: float) -> bool:
+        """Whether the stored access token is good for at least ``min_ttl`` more seconds."""
+        return (
+            bool(self.access_token_ciphertext)
+            and self.expires_at is not None
+            and self.expires_at >= timezone.now() + timedelta(seconds=min_ttl)
+        )
+
+    # The doors to the provider, here for convenience; what they do is in connections and session.
+
+    def get_access_token(self, min_ttl: float = 60) -> str:
+        """An access token with at least ``min_ttl`` seconds left, refreshed if need be.
+
+        Raises AuthorizationRejected, ProviderUnavailable, DecryptionFailed.
+        """
+        from . import connections
+
+        return connections.get_access_token(self, min_ttl)
+
+    async def aget_access_token(self, min_ttl: float = 60) -> str:
+        """``get_access_token`` for async code."""
+        from . import connections
+
+        return await connections.aget_access_token(self, min_ttl)
+
+    def session(self) -> "LeadExecSession":
+        """A ``requests`` session that calls LeadExec's API on the user's behalf."""
+        from . import connections
+
+        return connections.open_session(self)
+
+    def revoke(self) -> bool:
+        """End the authorization. All use stops at once.
+
+        True when the provider confirmed it, False when telling it is queued.
+        """
+        from . import connections
+
+        return connections.revoke(self)
+
+    async def arevoke(self) -> bool:
+        """``revoke`` for async code."""
+        from . import connections
+
+        return await connections.arevoke(self)
+
+
+def next_refresh(expires_at: float, now: float) -> float:
+    """When to refresh a token (epoch seconds): the margin before its end, spread a little.
+
+    Never in the first half of its life, so a provider with short lives isn't asked without end.
+    """
+    margin = get_settings().refresh_margin
+    return max(expires_at - margin * random.uniform(1, 1.25), now + (expires_at - now) / 2)
+
+
+def link(
+    user: AbstractBaseUser,
+    app_id: str,
+    refresh_token: str,
+    access_token: str,
+    expires_at: float,
+    *,
+    account_id: str = "",
+    using: str,
+) -> LeadExecConnection:
+    """Store a verified authorization as the user's: a new row, or their old one with a new token.
+
+    One row per account where ``account_id`` is known, else one per user. The token it replaces is
+    dropped and not revoked, as the provider may hold both for the same association.
+    Raises ConnectionConflict if the token or the account is another user's.
+    Call it inside ``writing()``. IntegrityError: somebody else did the same just now; try again.
+    """
+    manager = LeadExecConnection.objects.using(using)
+    kind, value = ("account", account_id) if account_id else ("user", str(user.pk))
+    identity = crypto.identity(app_id, kind, value)
+    of_token = manager.holding(refresh_token)._locked().first()
+    of_identity = manager.live().filter(identity=identity)._locked().first()
+    holders = [row for row in (of_token, of_identity) if row is not None]
+    if any(row.user_id != user.pk for row in holders):
+        raise ConnectionConflict("This LeadExec account is connected to another user of this site.")
+    if of_token and not account_id:
+        row = of_token
+    else:
+        row = of_identity or of_token or LeadExecConnection(user=user, app_id=app_id)
+        row.account_id, row.identity = account_id, identity
+        if of_token and of_token.pk != row.pk:
+            # The same token again, so nothing is left to be revoked.
+            manager.filter(pk=of_token.pk)._erase(timezone.now())
+    row.refresh_token = refresh_token
+    row.fingerprint = crypto.fingerprint(refresh_token)
+    row.lease_id, row.lease_until = "", 0
+    row.record_success(access_token, expires_at)
+    if row._state.adding:
+        row.save(using=using)
+    else:
+        row.save(
+            using=using,
+            update_fields={
+                *LeadExecConnection.WRITTEN_UNDER_LEASE,
+                *("account_id", "identity", "refresh_token", "fingerprint"),
+                *("lease_id", "lease_until"),
+            },
+        )
+    signals.announce(signals.connection_authorized, row)
+    return row
+
+
+class PendingRevocation(Leased):
+    """A refresh token the provider still has to be told to revoke."""
+
+    schedule = "retry_after"
+
+    app_id = models.CharField(_("application ID"), max_length=100)
+    refresh_token = EncryptedTextField(editable=False)
+    fingerprint = models.CharField(max_length=64, db_index=True, editable=False)
+    requested_at = models.DateTimeField(_("requested"))
+    # None: given up after 30 days, and left for the operator to see.
+    retry_after = models.DateTimeField(_("next try"), null=True, db_index=True)
+    attempts = models.PositiveIntegerField(_("attempts"), default=0)
+    last_error = models.CharField(_("last error"), max_length=255, blank=True, default="")
+
+    objects = LeasedQuerySet["PendingRevocation"].as_manager()
+
+    class Meta:
+        verbose_name = _("pending revocation")
+        verbose_name_plural = _("pending revocations")
+
+    def __str__(self) -> str:
+        return f"pending revocation {self.pk}"
+
+    def record_trouble(self, reason: str, retry_after: float | None = None) -> None:
+        """Put off the next try: doubling from 30 seconds to a day, for 30 days."""
+        now = timezone.now()
+        self.attempts += 1
+        self.last_error = f"Not revoked: {reason}"[:255]
+        wait = min(FIRST_BACKOFF * 2 ** min(self.attempts - 1, 12), DAY) * random.uniform(0.5, 1)
+        later = now + timedelta(seconds=max(wait, retry_after or 0))
+        self.retry_after = None if now - self.requested_at >= REVOKE_FOR else later
+
+    def write_claimed(self, *, confirmed: bool) -> None:
+        """Delete the entry once the provider has confirmed, else store when to try again."""
+        mine = PendingRevocation.objects.using(self._state.db).filter(
+            pk=self.pk, lease_id=self.lease_id
+        )
+        if confirmed:
+            mine.delete()
+        else:
+            mine.update(
+                attempts=self.attempts,
+                last_error=self.last_error,
+                retry_after=self.retry_after,
+                lease_until=released(),
+            )
+
+
+@receiver(pre_delete, sender=LeadExecConnection)
+def _revoke_what_is_deleted(instance: LeadExecConnection, using: str, **kwargs: Any) -> None:
+    LeadExecConnection.objects.using(using).filter(pk=instance.pk).move_to_outbox()

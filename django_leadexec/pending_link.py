@@ -1,0 +1,62 @@
+"""A link that waits in the session for its visitor to log in and confirm it, for ten minutes."""
+
+import time
+from dataclasses import dataclass, field
+
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+from django.http import HttpRequest
+
+from . import crypto
+from .authorization import LinkWaiting
+from .exceptions import DecryptionFailed
+
+KEY = "leadexec_pending_link"
+LIFETIME = 600
+
+
+@dataclass(frozen=True)
+class PendingLink:
+    """What the confirm page shows and links. ``next_url``: where to go afterwards, "" for none."""
+
+    refresh_token: str = field(repr=False)
+    account_id: str
+    next_url: str
+
+
+def keep(request: HttpRequest, waiting: LinkWaiting, next_url: str) -> None:
+    """Put a link aside, its token encrypted. A visitor who is logged in now is who may confirm."""
+    request.session[KEY] = {
+        "refresh_token": crypto.encrypt(waiting.refresh_token),
+        "account_id": waiting.account_id,
+        "next_url": next_url,
+        "user": _name(request.user),
+        "until": time.time() + LIFETIME,
+    }
+
+
+def find(request: HttpRequest) -> PendingLink | None:
+    """The link that waits for this visitor, or None. One for another user is dropped."""
+    kept = request.session.get(KEY)
+    if kept is None:
+        return None
+    if kept["until"] < time.time() or kept["user"] not in ("", _name(request.user)):
+        drop(request)
+        return None
+    try:
+        refresh_token = crypto.decrypt(kept["refresh_token"])
+    except DecryptionFailed:
+        drop(request)
+        return None
+    if request.user.is_authenticated and not kept["user"]:
+        # The first to log in is the only one who may confirm.
+        request.session[KEY] = {**kept, "user": _name(request.user)}
+    return PendingLink(refresh_token, kept["account_id"], kept["next_url"])
+
+
+def drop(request: HttpRequest) -> None:
+    """Forget the link."""
+    request.session.pop(KEY, None)
+
+
+def _name(user: AbstractBaseUser | AnonymousUser) -> str:
+    return str(user.pk) if user.is_authenticated else ""

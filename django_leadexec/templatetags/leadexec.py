@@ -1,0 +1,17 @@
+from django import template
+from django.template import Context
+from django.utils.safestring import SafeString
+
+from ..button import render_button, request_from
+
+register = template.Library()
+
+
+@register.simple_tag(takes_context=True)
+def leadexec_button(
+    context: Context, *, label: str = "", next: str = "", css_class: str = ""
+) -> SafeString:
+    """The LeadExec button; `next` is the local path to go to after signing in."""
+    return render_button(
+        request=request_from(context), label=label, next_url=next, css_class=css_class
+    )

@@ -1,0 +1,189 @@
+"""The whole way: a visitor in a browser, this app, and the sandbox as the provider.
+
+Each page with the button has a strict Content-Security-Policy; one violation fails the test.
+"""
+
+from typing import TYPE_CHECKING
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.test import Client
+
+from django_leadexec.models import LeadExecConnection
+from django_leadexec.sandbox.models import Grant
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+VIOLATIONS = """document.addEventListener("securitypolicyviolation", (event) => {
+  console.error(`violation: ${event.violatedDirective} ${event.blockedURI}`);
+});"""
+Status = LeadExecConnection.Status
+
+
+class Visitor:
+    """A person at a page with the button."""
+
+    def __init__(self, page: "Page", url: str) -> None:
+        self.page = page
+        self.url = url
+
+    def open(self, path: str = "/strict/") -> None:
+        self.page.goto(self.url + path)
+        self.page.wait_for_load_state("networkidle")
+
+    def has_session_of(self, user) -> None:
+        client = Client()
+        client.force_login(user)
+        value = client.cookies["sessionid"].value
+        self.page.context.add_cookies([{"name": "sessionid", "value": value, "url": self.url}])
+
+    def answer_dialog(self, answer: str, account: str = "") -> None:
+        with self.page.expect_popup() as opened:
+            self.page.locator("#leAppButton").click()
+        dialog = opened.value
+        if account:
+            dialog.get_by_label(account).check()
+        with dialog.expect_event("close"):
+            dialog.get_by_role("button", name=answer).click()
+
+    def sees(self, text: str) -> None:
+        self.page.get_by_text(text).first.wait_for()
+
+    def is_signed_in_as(self, name: str) -> None:
+        self.page.locator("h1", has_text=name).wait_for()
+
+
+@pytest.fixture
+def visitor(page, live_server, settings):
+    settings.DEBUG = True  # http, and the sandbox
+    settings.ROOT_URLCONF = "tests.browser.urls"
+    settings.LOGIN_REDIRECT_URL = "/strict/"
+    settings.LEADEXEC = settings.LEADEXEC | {
+        "BASE_URL": f"{live_server.url}/sandbox",
+        "API_URLS": [live_server.url],
+    }
+    violations = []
+    page.context.add_init_script(VIOLATIONS)
+    page.context.on(
+        "console",
+        lambda message: violations.append(message.text) if "violation: " in message.text else None,
+    )
+    yield Visitor(page, live_server.url)
+    assert violations == []
+
+
+@pytest.fixture
+def ada():
+    return get_user_model().objects.create_user("ada", password="lovelace")
+
+
+@pytest.fixture
+def signing_in(settings):
+    settings.LEADEXEC = settings.LEADEXEC | {"SIGN_IN": True}
+
+
+def connect(visitor, user):
+    visitor.has_session_of(user)
+    visitor.open()
+    visitor.answer_dialog("Consent")
+    visitor.sees("Connected with LeadExec")
+
+
+def test_a_visitor_consents_and_disconnects_again(visitor, ada):
+    connect(visitor, ada)
+    connection = ada.leadexec_connections.get()
+    assert connection.status == Status.ACTIVE
+    visitor.page.get_by_role("button", name="Disconnect").click()
+    visitor.page.locator("#leAppButton").wait_for()
+    connection.refresh_from_db()
+    assert connection.status == Status.REVOKED
+    assert not Grant.objects.live().exists()
+
+
+def test_a_visitor_cancels(visitor, ada):
+    visitor.has_session_of(ada)
+    visitor.open()
+    visitor.answer_dialog("Cancel")
+    visitor.sees("Nothing was connected. LeadExec says: The visitor declined the authorization.")
+    assert not LeadExecConnection.objects.exists()
+
+
+@pytest.mark.parametrize(("choice", "count"), [("Connect", 1), ("Don't connect", 0)])
+def test_a_signed_out_visitor_logs_in_and_decides_on_the_confirm_page(visitor, ada, choice, count):
+    visitor.open()
+    visitor.answer_dialog("Consent")
+    visitor.page.locator("[name=username]").fill("ada")
+    visitor.page.locator("[name=password]").fill("lovelace")
+    visitor.page.locator("[name=password]").press("Enter")
+    visitor.sees("the LeadExec account you just authorized in this browser")
+    visitor.sees("ada")
+    visitor.page.get_by_role("button", name=choice, exact=True).click()
+    visitor.page.wait_for_url("**/strict/")
+    assert ada.leadexec_connections.count() == count
+
+
+def sign_in_by_click(visitor, ada):
+    visitor.has_session_of(ada)
+    visitor.open()
+    visitor.answer_dialog("Consent")
+    visitor.page.get_by_role("button", name="Connect", exact=True).click()
+    visitor.sees("Connected with LeadExec")
+    visitor.page.context.clear_cookies(name="sessionid")
+    visitor.open()
+    visitor.page.get_by_role("button", name="Continue with LeadExec").click()
+    visitor.is_signed_in_as("ada")
+
+
+def test_a_returning_visitor_is_signed_in_without_a_click(visitor, ada, signing_in):
+    sign_in_by_click(visitor, ada)
+    visitor.page.context.clear_cookies(name="sessionid")
+    visitor.page.goto(visitor.url + "/strict/")
+    visitor.is_signed_in_as("ada")
+
+
+def test_who_has_signed_out_is_not_signed_in_without_a_click(visitor, ada, signing_in):
+    sign_in_by_click(visitor, ada)
+    cookies = {cookie["name"]: cookie["value"] for cookie in visitor.page.context.cookies()}
+    client = Client()
+    client.cookies.load(cookies)
+    client.post("/accounts/logout/")
+    visitor.open()
+    visitor.page.get_by_role("button", name="Continue with LeadExec").wait_for()
+    visitor.is_signed_in_as("nobody")
+
+
+def test_an_account_that_is_another_users_is_told_in_place(visitor, ada):
+    connect(visitor, get_user_model().objects.create_user("bob"))
+    visitor.has_session_of(ada)
+    visitor.open()
+    visitor.page.locator("#leAppButton").click()
+    visitor.page.locator(".leadexec [role=alert]:not(:empty)").wait_for()
+    assert not ada.leadexec_connections.exists()
+
+
+def test_a_rejected_connection_comes_back_by_connecting_again(visitor, ada):
+    connect(visitor, ada)
+    Grant.objects.all().revoke()
+    ada.leadexec_connections.update(status=Status.REJECTED)
+    visitor.open()
+    visitor.sees("Please reconnect")
+    visitor.answer_dialog("Consent")
+    visitor.sees("Connected with LeadExec")
+    assert ada.leadexec_connections.get().status == Status.ACTIVE
+
+
+def test_disconnecting_needs_no_javascript(visitor, ada, chromium):
+    connect(visitor, ada)
+    context = chromium.new_context(java_script_enabled=False)
+    try:
+        plain = Visitor(context.new_page(), visitor.url)
+        plain.has_session_of(ada)
+        plain.open()
+        plain.page.get_by_role("button", name="Disconnect").click()
+        plain.page.locator("#leAppButton").wait_for()
+    finally:
+        context.close()
+    assert not ada.leadexec_connections.live().exists()

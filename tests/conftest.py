@@ -1,0 +1,65 @@
+"""Tests name what they need by a marker; what is absent skips them, and fails them in CI."""
+
+import importlib.util
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from functools import cache
+
+import pytest
+from django.db import connection
+from pytest_django import Settings
+
+from .provider import Provider
+
+VENDORS = {"postgres": "postgresql", "mysql": "mysql", "sqlite": "sqlite"}
+
+
+def find_chromium() -> str | None:
+    """The browser to drive: ``CHROMIUM`` names it, or it is on the path."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+
+
+def _browser() -> str | None:
+    if importlib.util.find_spec("playwright") is None:
+        return "Playwright is not installed"
+    return None if find_chromium() else "no Chromium found; CHROMIUM=/path/to/it names one"
+
+
+def _redis() -> str | None:
+    try:
+        socket.create_connection(("127.0.0.1", 6379), timeout=2).close()
+    except OSError as error:
+        return f"no Redis at 127.0.0.1:6379 ({error})"
+    return None
+
+
+# Each tells why its tests can't run, or None when they can.
+NEEDS = {"browser": cache(_browser), "redis": cache(_redis)}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker, vendor in VENDORS.items():
+        if item.get_closest_marker(marker) and connection.vendor != vendor:
+            pytest.skip(f"holds only on {marker}; this run is on {connection.vendor}")
+    for marker, missing in NEEDS.items():
+        if item.get_closest_marker(marker) and (reason := missing()):
+            if os.environ.get("CI") == "true":
+                pytest.fail(f"CI must have it: {reason}", pytrace=False)
+            pytest.skip(reason)
+
+
+@pytest.fixture
+def provider(settings: Settings) -> Iterator[Provider]:
+    """A provider on a real socket, which the settings point at."""
+    with Provider() as stand_in:
+        settings.DEBUG = True  # it speaks http
+        settings.LEADEXEC = settings.LEADEXEC | {
+            "BASE_URL": stand_in.url,
+            "API_URLS": [stand_in.url],
+            "TIMEOUT": 2,
+        }
+        yield stand_in

@@ -1,0 +1,80 @@
+"""Rows for tests."""
+
+import itertools
+import time
+from datetime import timedelta
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.utils import timezone
+
+from django_leadexec.models import LeadExecConnection, link, moment, writing
+
+_numbers = itertools.count(1)
+
+
+def make_user(username: str | None = None, **fields: Any) -> Any:
+    return get_user_model().objects.create_user(username or f"user{next(_numbers)}", **fields)
+
+
+def make_connection(
+    token: str | None = None,
+    *,
+    user: Any = None,
+    app_id: str = "test-app",
+    account_id: str = "",
+    expires_in: float = 3600,
+    using: str = "default",
+    **fields: Any,
+) -> LeadExecConnection:
+    """A connection with a stored access token that ends in ``expires_in`` seconds.
+
+    It is due for refresh as the package would have it, or now if its token has ended.
+    """
+    token = token or f"refresh-{next(_numbers)}"
+    user = user or make_user()
+    with writing(using):
+        row = link(
+            user,
+            app_id,
+            token,
+            f"stored-access-for-{token}",
+            time.time() + expires_in,
+            account_id=account_id,
+            using=using,
+        )
+    if expires_in <= 0:
+        fields.setdefault("refresh_after", moment(time.time() + expires_in))
+    if fields:
+        LeadExecConnection.objects.using(using).filter(pk=row.pk).update(**fields)
+        row.refresh_from_db()
+    return row
+
+
+def make_due_connections(count: int, prefix: str = "token") -> list[LeadExecConnection]:
+    """Many connections whose access tokens have ended, made quickly."""
+    from django_leadexec import crypto
+
+    users = get_user_model().objects.bulk_create(
+        get_user_model()(username=f"{prefix}-user-{number}") for number in range(count)
+    )
+    users = list(
+        get_user_model().objects.filter(username__startswith=f"{prefix}-user-").order_by("pk")
+    )
+    past = timezone.now() - timedelta(hours=1)
+    LeadExecConnection.objects.bulk_create(
+        [
+            LeadExecConnection(
+                user=user,
+                app_id="test-app",
+                identity=crypto.identity("test-app", "user", str(user.pk)),
+                refresh_token=f"{prefix}-{number}",
+                fingerprint=crypto.fingerprint(f"{prefix}-{number}"),
+                refresh_after=past,
+                refreshed_at=past,
+            )
+            for number, user in enumerate(users)
+        ],
+        batch_size=500,
+    )
+    return list(LeadExecConnection.objects.filter(user__in=users).order_by("pk"))

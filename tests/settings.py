@@ -1,0 +1,39 @@
+import os
+import tempfile
+from pathlib import Path
+
+import environ
+from cryptography.fernet import Fernet
+
+# A file, not memory: threads and other processes must meet in it, and two runs must not.
+SQLITE = Path(tempfile.gettempdir()) / f"leadexec-tests-{os.getpid()}.sqlite3"
+DATABASES = {"default": environ.Env().db("DATABASE_URL", default=f"sqlite:///{SQLITE}")}
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    DATABASES["default"] |= {"OPTIONS": {"timeout": 20}, "TEST": {"NAME": str(SQLITE)}}
+
+SECRET_KEY = "only-for-tests"
+ROOT_URLCONF, STATIC_URL, LOGIN_REDIRECT_URL, USE_TZ = "tests.urls", "static/", "/page/", True
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+BACKENDS = ["django.contrib.auth.backends.ModelBackend", "django_leadexec.backends.LeadExecBackend"]
+AUTHENTICATION_BACKENDS = BACKENDS
+CONTRIB = ["admin", "auth", "contenttypes", "sessions", "messages", "staticfiles"]
+INSTALLED_APPS = [f"django.contrib.{app}" for app in CONTRIB]
+INSTALLED_APPS += ["django_leadexec", "django_leadexec.sandbox"]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+CONTEXT = ["django.template.context_processors.request"]
+CONTEXT += [f"django.contrib.{app}.context_processors.{app}" for app in ("auth", "messages")]
+DJANGO = {"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}
+DIRS = [Path(__file__).parent / "templates"]
+TEMPLATES = [DJANGO | {"DIRS": DIRS, "OPTIONS": {"context_processors": CONTEXT}}]
+KEYS = [Fernet.generate_key().decode()]
+LEADEXEC = {"APP_ID": "test-app", "BUTTON_ID": "test-button", "ENCRYPTION_KEYS": KEYS}
+LEADEXEC_SANDBOX = {"ALLOW_OUTSIDE_DEBUG": True}
+# The example project's own, for its views.
+SANDBOX, DEMO_PORT, LEADEXEC_DATA_API = True, 8000, "https://apidata.leadexec.net"

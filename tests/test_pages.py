@@ -1,0 +1,73 @@
+"""The templates of the package's own pages, as a site may render or extend them."""
+
+from types import SimpleNamespace
+
+import pytest
+from django.template import engines
+from django.template.loader import render_to_string
+from django.test import RequestFactory
+from django.utils import translation
+
+
+def confirm(**context):
+    user = SimpleNamespace(get_username=lambda: "<ada>")
+    defaults = {"account_id": "acme", "site_user": user, "next_url": "/after/", "error": ""}
+    request = RequestFactory().get("/leadexec/confirm/")
+    return render_to_string("django_leadexec/confirm.html", defaults | context, request=request)
+
+
+def test_the_confirm_page_names_both_sides_as_text():
+    html = confirm(account_id="<acme>")
+    assert "<dd>&lt;acme&gt;</dd>" in html
+    assert "<dd>&lt;ada&gt;</dd>" in html
+
+
+def test_an_account_that_is_not_known_by_name_is_described():
+    assert "the LeadExec account you just authorized in this browser" in confirm(account_id="")
+
+
+def test_its_form_posts_yes_or_no_with_a_csrf_token():
+    html = confirm()
+    assert '<form class="leadexec-choice" method="post">' in html
+    assert 'name="csrfmiddlewaretoken"' in html
+    assert 'name="confirm" value="yes"' in html
+    assert 'name="confirm" value="no"' in html
+
+
+def test_an_error_is_shown_where_a_screen_reader_hears_it():
+    assert 'role="alert"' not in confirm()
+    assert 'role="alert">Try &lt;later&gt;</p>' in confirm(error="Try <later>")
+
+
+def test_the_pages_hold_no_inline_code_or_style():
+    html = confirm()
+    assert "<script" not in html
+    assert "style=" not in html
+    assert "<style" not in html
+
+
+@pytest.mark.parametrize("language", ["en", "ar"])
+def test_the_page_states_its_language_and_direction(language):
+    with translation.override(language):
+        html = confirm()
+    assert f'<html lang="{language}"' in html
+    assert ('dir="rtl"' in html) is (language == "ar")
+
+
+def test_the_connect_page_shows_the_button_and_where_it_leads():
+    request = RequestFactory().get("/leadexec/connect/")
+    html = render_to_string("django_leadexec/connect.html", {"next_url": "/after/"}, request)
+    assert ">Connect with LeadExec</button>" in html
+    assert 'data-next="/after/"' in html
+
+
+def test_a_site_puts_the_pages_into_its_own_frame_by_overriding_the_base():
+    source = '{% extends "django_leadexec/confirm.html" %}{% block title %}Ours{% endblock %}'
+    html = (
+        engines["django"]
+        .from_string(source)
+        .render(
+            {"site_user": SimpleNamespace(get_username=lambda: "ada")}, RequestFactory().get("/")
+        )
+    )
+    assert "<title>Ours</title>" in html

@@ -1,0 +1,296 @@
+"""The engine behind refresh_leadexec_tokens, against a provider on a real socket."""
+
+import threading
+import time
+
+import pytest
+from django.db import connection
+
+from django_leadexec import refresh
+from django_leadexec.models import LeadExecConnection, PendingRevocation
+from django_leadexec.refresh import Options, Refresher, Report
+
+from . import provider as stand_in
+from .factories import make_connection, make_due_connections
+from .provider import Provider
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refresh, "PROBE_PAUSE", 0.02)
+
+
+def run(**changes: object) -> Report:
+    return Refresher(Options.for_all("default", **changes)).run()
+
+
+def statuses() -> list[str]:
+    return list(LeadExecConnection.objects.order_by("pk").values_list("status", flat=True))
+
+
+def test_refreshes_what_is_due_and_nothing_else(provider: Provider) -> None:
+    due = make_connection("due", expires_in=-1)
+    later = make_connection("later")
+    report = run()
+    assert (report.refreshed, report.failed, report.skipped) == (1, 0, 0)
+    assert set(provider.refreshes) == {"due"}
+    due.refresh_from_db()
+    assert due.access_token == "access-1-for-due"
+    assert due.refresh_token == "due"
+    assert due.lives(3000)
+    later.refresh_from_db()
+    assert later.access_token == "stored-access-for-later"
+
+
+def test_a_second_run_finds_nothing_left_to_do(provider: Provider) -> None:
+    make_due_connections(50)
+    assert run(workers=4, batch_size=7).refreshed == 50
+    assert run().refreshed == 0
+    assert set(provider.refreshes.values()) == {1}
+
+
+def test_a_refusal_rejects_and_keeps_the_tokens(provider: Provider) -> None:
+    make_connection("good", expires_in=-1)
+    row = make_connection("bad", expires_in=-1)
+    provider.answers["bad"] = stand_in.refused
+    report = run()
+    assert (report.refreshed, report.rejected) == (1, 1)
+    row.refresh_from_db()
+    assert row.status == "rejected"
+    assert row.refresh_token == "bad"
+    assert row.last_error == "Refused: not valid"
+    assert 3000 < row.refresh_after.timestamp() - time.time() <= 3600
+
+
+def test_a_rejected_connection_that_the_provider_honours_again_is_active(
+    provider: Provider,
+) -> None:
+    row = make_connection("back", expires_in=-1, status="rejected")
+    assert run().refreshed == 1
+    row.refresh_from_db()
+    assert (row.status, row.attempts, row.rejected_at) == ("active", 0, None)
+
+
+def test_trouble_puts_off_the_next_try_and_changes_nothing_else(provider: Provider) -> None:
+    row = make_connection("t", expires_in=-1)
+    provider.answers["t"] = stand_in.unavailable
+    assert run().failed == 1
+    before, row = row, LeadExecConnection.objects.get()
+    assert row.status == "active"
+    assert row.version == before.version
+    assert row.refresh_after.timestamp() > time.time() + 10
+    assert row.last_error == "Not refreshed: HTTP 503"
+
+
+def test_rows_of_another_application_are_never_called(
+    provider: Provider, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_connection("theirs", app_id="another-app", expires_in=-1)
+    make_connection("mine", expires_in=-1)
+    report = run()
+    assert (report.refreshed, report.skipped) == (1, 1)
+    assert set(provider.refreshes) == {"mine"}
+    assert "1 due connections were made for another" in caplog.text
+
+
+def test_all_takes_every_live_row_exactly_once(provider: Provider) -> None:
+    make_due_connections(30)
+    make_connection("fresh")
+    make_connection("rejected", status="rejected")
+    make_connection("leased", lease_until=int((time.time() + 60) * 1000), lease_id="another")
+    report = run(everything=True, batch_size=8, workers=3)
+    assert report.refreshed == 32
+    assert "leased" not in provider.refreshes
+    assert set(provider.refreshes.values()) == {1}
+
+
+def test_within_moves_the_margin_and_takes_each_row_once(provider: Provider) -> None:
+    make_connection("soon", expires_in=1800)
+    make_connection("later", expires_in=3500)
+    provider.lifetime = 1000  # a fresh token ends within the asked margin, too
+    report = run(within=2000)
+    assert report.refreshed == 1
+    assert dict(provider.refreshes) == {"soon": 1}
+
+
+def test_limit_stops_after_so_many_rows(provider: Provider) -> None:
+    make_due_connections(10)
+    assert run(limit=4).refreshed == 4
+
+
+def test_rate_spreads_the_calls(provider: Provider) -> None:
+    make_due_connections(6)
+    report = run(rate=20)
+    assert report.refreshed == 6
+    assert report.seconds >= 5 / 20
+
+
+def test_an_undecryptable_row_fails_alone_and_is_left_as_it_is(
+    provider: Provider, settings: object
+) -> None:
+    good, bad = make_connection("good", expires_in=-1), make_connection("bad", expires_in=-1)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE django_leadexec_leadexecconnection SET refresh_token = %s WHERE id = %s",
+            ["not-a-ciphertext", bad.pk],
+        )
+    report = run()
+    assert (report.refreshed, report.failed) == (1, 1)
+    bad.refresh_from_db()
+    assert bad.refresh_token_ciphertext == "not-a-ciphertext"
+    assert "ENCRYPTION_KEYS" in bad.last_error
+    assert bad.status == "active"
+
+
+def test_a_row_revoked_during_the_call_stays_revoked(provider: Provider) -> None:
+    row = make_connection("t", expires_in=-1)
+    provider.held.set()
+    reports = []
+    runner = threading.Thread(target=lambda: reports.append(run_and_close()))
+    runner.start()
+    wait_until(lambda: provider.refreshes["t"])
+    LeadExecConnection.objects.filter(pk=row.pk).move_to_outbox()
+    provider.held.clear()
+    runner.join()
+    row.refresh_from_db()
+    assert (row.status, row.refresh_token, row.access_token) == ("revoked", "", "")
+    assert reports[0].skipped == 1
+    assert PendingRevocation.objects.get().refresh_token == "t"
+
+
+def test_stopping_finishes_what_is_in_flight_and_gives_back_the_rest(provider: Provider) -> None:
+    make_due_connections(60)
+    provider.held.set()
+    stop = threading.Event()
+    reports = []
+
+    def work() -> None:
+        try:
+            reports.append(Refresher(Options.for_all("default", workers=4), stop=stop).run())
+        finally:
+            connection.close()
+
+    runner = threading.Thread(target=work)
+    runner.start()
+    wait_until(lambda: provider.calls["refreshaccesstoken"] == 4)
+    stop.set()
+    provider.held.clear()
+    runner.join()
+    assert reports[0].refreshed == 4
+    assert reports[0].left == 56
+    assert run().refreshed == 56
+
+
+def test_everybody_refused_rejects_nobody_and_asks_forty_at_most(provider: Provider) -> None:
+    make_due_connections(100)
+    provider.default = stand_in.refused
+    report = run(workers=8)
+    assert report.everybody_refused
+    assert set(statuses()) == {"active"}
+    assert sum(provider.refreshes.values()) == 40
+    assert set(provider.refreshes.values()) == {1}
+    held = LeadExecConnection.objects.exclude(last_error="")
+    assert held.count() == 40
+    assert all(row.refresh_after.timestamp() > time.time() for row in held)
+
+
+def test_twenty_dead_rows_at_the_head_do_not_stop_the_good_ones(provider: Provider) -> None:
+    for row in make_due_connections(20, "dead"):
+        provider.answers[row.refresh_token] = stand_in.refused
+    LeadExecConnection.objects.update(refresh_after="2020-01-01T00:00Z")
+    make_due_connections(80, "good")
+    report = run(workers=8)
+    assert (report.refreshed, report.rejected, report.everybody_refused) == (80, 20, False)
+
+
+def test_fewer_refusals_than_twenty_are_believed(provider: Provider) -> None:
+    make_due_connections(8)
+    provider.default = stand_in.refused
+    report = run()
+    assert (report.rejected, report.everybody_refused) == (8, False)
+
+
+def test_an_outage_is_probed_and_then_given_up(provider: Provider) -> None:
+    make_due_connections(200)
+    provider.default = stand_in.unavailable
+    report = run(workers=4)
+    assert report.outage
+    # Twenty in a row, what was under way by then, and three probes.
+    assert 23 <= sum(provider.refreshes.values()) <= 20 + 2 * 4 + 3
+    assert report.left == 200 - report.failed
+
+
+def test_an_outage_that_ends_is_caught_up_with(provider: Provider) -> None:
+    make_due_connections(100)
+    answered = []
+
+    def down_at_first(provider: Provider, token: str) -> bytes:
+        answered.append(token)
+        answer = stand_in.unavailable if len(answered) <= 22 else stand_in.fresh
+        return answer(provider, token)
+
+    provider.default = down_at_first
+    report = run(workers=2)
+    assert not report.outage
+    assert (report.refreshed, report.failed) == (78, 22)
+
+
+def test_a_short_retry_after_pauses_the_run(provider: Provider) -> None:
+    make_due_connections(20)
+    answered = []
+
+    def throttle_once(provider: Provider, token: str) -> bytes:
+        answered.append(time.monotonic())
+        answer = stand_in.throttling(1) if len(answered) == 1 else stand_in.fresh
+        return answer(provider, token)
+
+    provider.default = throttle_once
+    report = run(workers=1)
+    assert (report.refreshed, report.failed) == (19, 1)
+    assert max(after - before for before, after in zip(answered, answered[1:], strict=False)) >= 0.9
+
+
+def test_a_long_retry_after_ends_a_single_run(provider: Provider) -> None:
+    make_due_connections(50)
+    provider.default = stand_in.throttling(600)
+    report = run(workers=2)
+    assert report.outage
+    assert report.left >= 40
+    assert sum(provider.refreshes.values()) <= 6
+
+
+def test_the_outbox_is_worked_off_and_confirmed_entries_go(provider: Provider) -> None:
+    make_connection("a")
+    make_connection("b")
+    LeadExecConnection.objects.all().move_to_outbox()
+    report = run()
+    assert (report.revoked, report.pending) == (2, 0)
+    assert provider.revoked == {"a", "b"}
+
+
+def test_a_revocation_that_fails_waits_for_its_next_try(provider: Provider) -> None:
+    make_connection("a")
+    LeadExecConnection.objects.all().move_to_outbox()
+    provider.answers["disconnect a"] = stand_in.unavailable
+    report = run()
+    assert (report.revoked, report.failed, report.pending) == (0, 1, 1)
+    entry = PendingRevocation.objects.get()
+    assert entry.refresh_token == "a"
+    assert entry.last_error == "Not revoked: HTTP 503"
+    assert run().failed == 0  # not due yet
+
+
+def run_and_close() -> Report:
+    try:
+        return run()
+    finally:
+        connection.close()
+
+
+def wait_until(condition: object) -> None:
+    ends = time.monotonic() + 10
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < ends, "waited in vain"
+        time.sleep(0.01)
