@@ -48,7 +48,7 @@ check: venv-dev ## Look for missing migrations, and check the example's producti
 
 build: venv-dev ## Build the sdist and the wheel into dist/
 	rm -rf build dist
-	$(python) -m build
+	$(python) -m build --quiet
 
 lock: venv-dev ## Make the constraints files anew, with the newest versions
 	@for minor in 11 12 13 14; do \

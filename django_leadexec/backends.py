@@ -16,14 +16,15 @@ class LeadExecBackend(BaseBackend):
     It takes the outcome object that ``authorization`` makes, never a value that a form could hold.
     """
 
-    def authenticate(
+    # django-stubs knows no user model but the default one.
+    def authenticate(  # type: ignore[override]
         self, request: HttpRequest | None, verified: SignedIn | None = None, **kwargs: Any
     ) -> AbstractBaseUser | None:
         if isinstance(verified, SignedIn) and may_sign_in(verified.user):
             return verified.user
         return None
 
-    def get_user(self, user_id: Any) -> AbstractBaseUser | None:
+    def get_user(self, user_id: Any) -> AbstractBaseUser | None:  # type: ignore[override]
         # Asked at each request: who has become staff since must log in by other means.
         user = get_user_model()._default_manager.filter(pk=user_id).first()
         return user if user is not None and may_sign_in(user) else None

@@ -53,15 +53,15 @@ def _find_faults() -> list[Problem]:
                 f"Add {BACKEND!r} to AUTHENTICATION_BACKENDS, after the ones that are there.",
             )
         )
-    for app in ("django.contrib.auth", "django.contrib.sessions"):
-        if not apps.is_installed(app):
-            faults.append(
-                Problem(
-                    "E018",
-                    f"django_leadexec needs {app!r}.",
-                    f"Add {app!r} to INSTALLED_APPS.",
-                )
-            )
+    faults += [
+        Problem(
+            "E018",
+            f"django_leadexec needs {app!r}.",
+            f"Add {app!r} to INSTALLED_APPS.",
+        )
+        for app in ("django.contrib.auth", "django.contrib.sessions")
+        if not apps.is_installed(app)
+    ]
     return faults
 
 
@@ -122,5 +122,5 @@ def _can_import(path: str) -> bool:
         return False
 
 
-def _message(kind: type[checks.CheckMessage], problem: Problem) -> checks.CheckMessage:
-    return kind(problem.message, hint=problem.hint, id=f"leadexec.{problem.code}")  # type: ignore[call-arg]
+def _message(kind: type[checks.Error | checks.Warning], problem: Problem) -> checks.CheckMessage:
+    return kind(problem.message, hint=problem.hint, id=f"leadexec.{problem.code}")

@@ -20,9 +20,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from html import unescape
 from http.client import HTTPResponse
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -30,8 +31,9 @@ from requests.hooks import default_hooks
 from requests.structures import CaseInsensitiveDict
 from requests.utils import default_user_agent
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError
+from urllib3.util.connection import create_connection
 
 from . import __version__
 from .conf import DAY, Settings, get_settings
@@ -90,8 +92,8 @@ class Client:
         self.base_url = base_url
         self.timeout = timeout
         session = requests.Session()
-        self._options = dict(
-            session.merge_environment_settings(base_url, {}, True, None, None)  # type: ignore[no-untyped-call]
+        self._options: dict[str, Any] = dict(
+            session.merge_environment_settings(base_url, {}, True, None, None)
         )
         self._adapter = QuietAdapter(pool_maxsize=POOL_SIZE)
         # No Accept-Encoding: a body that isn't compressed can't unpack to more than was read.
@@ -152,9 +154,7 @@ class Client:
         with _deadline(seconds):
             # Straight to the adapter: a redirect is never followed, nor is .netrc asked.
             try:
-                response = self._adapter.send(
-                    request, timeout=(seconds, seconds), **self._options
-                )
+                response = self._adapter.send(request, timeout=(seconds, seconds), **self._options)
                 try:
                     return _read(response)
                 finally:
@@ -288,7 +288,7 @@ def _read_date(text: str) -> float | None:
     iso = re.sub(r"(\.\d{6})\d+", r"\1", text)
     for read in (
         datetime.fromisoformat,
-        lambda text: datetime.strptime(text, "%m/%d/%Y %I:%M:%S %p"),
+        lambda text: datetime.strptime(text, "%m/%d/%Y %I:%M:%S %p").replace(tzinfo=UTC),
     ):
         try:
             moment = read(iso)
@@ -316,7 +316,10 @@ def _lower_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _strip_jsonp(body: bytes) -> bytes:
-    call = re.fullmatch(rb"\s*(?:/\*\*/)?\s*[\w$.\[\]]{1,128}\s*\((.*)\)\s*;?\s*", body, re.DOTALL)
+    # No two repeats in it can match the same bytes: else 64 KiB of blanks would take minutes.
+    call = re.fullmatch(
+        rb"(?:/\*\*/\s*)?[\w$.\[\]]{1,128}\s*\((.*)\)\s*;?", body.strip(), re.DOTALL
+    )
     return call[1] if call else body
 
 
@@ -328,15 +331,16 @@ def _read_bool(value: object) -> bool | None:
 
 def _read_message(value: object, secret: str) -> str:
     text = " ".join(value.split()) if isinstance(value, str) else ""
-    text = "".join(character for character in text if character.isprintable())[:200]
+    text = "".join(character for character in text if character.isprintable())
     if not text:
         return "the provider gave no reason"
     encoded = base64.b64encode(secret.encode()).decode().rstrip("=")
-    shapes = (secret, quote(secret, safe=""), encoded)
-    # Its first characters are enough: the cut at 200 may have left only a part of it.
-    if any(shape[:8].casefold() in text.casefold() for shape in shapes):
+    shapes = (secret, encoded, encoded.translate({ord("+"): "-", ord("/"): "_"}))
+    readings = (text, unquote(text), unescape(text))
+    # Its first characters are enough: the provider may have cut it short.
+    if any(shape[:8].casefold() in it.casefold() for shape in shapes for it in readings):
         return "the provider's reason is withheld, as it quotes the token"
-    return text
+    return text[:200]
 
 
 def _read_retry_after(value: str | None) -> float | None:
@@ -346,7 +350,9 @@ def _read_retry_after(value: str | None) -> float | None:
         seconds = float(value)
     except ValueError:
         try:
-            seconds = parsedate_to_datetime(value).timestamp() - time.time()
+            moment = parsedate_to_datetime(value)
+            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            seconds = moment.timestamp() - time.time()
         except (ValueError, OverflowError):
             return None
     return min(max(seconds, 0), DAY) if math.isfinite(seconds) else None
@@ -360,9 +366,9 @@ def _read(response: requests.Response) -> Reply | Unavailable:
     body = response.raw.read(MAX_BODY + 1, decode_content=False)
     if len(body) > MAX_BODY:
         return Unavailable(f"HTTP {response.status_code} with an oversized body")
-    return Reply(
-        response.status_code, body, _read_retry_after(response.headers.get("Retry-After"))
-    )
+    if response.raw.length_remaining:  # urllib3 lets a body pass that ends too early
+        return Unavailable(f"HTTP {response.status_code} with half a body")
+    return Reply(response.status_code, body, _read_retry_after(response.headers.get("Retry-After")))
 
 
 def _describe(error: Exception) -> str:
@@ -419,29 +425,44 @@ class _DeadlineReader(io.RawIOBase):
 class _Response(HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        raw = self.fp.detach()  # type: ignore[attr-defined]
+        raw = self.fp.detach()
         self.fp = io.BufferedReader(_DeadlineReader(raw, sock))
 
 
-class _Connection(HTTPConnection):
-    debuglevel = 0  # else http.client prints request lines and headers where a site turns it on
-    response_class = _Response
+def _connect(connection: HTTPConnection) -> socket.socket:
+    """Connect in the time the call has left; urllib3 gives each of a host's addresses all of it."""
+    ends_at = getattr(_call, "ends_at", None)
+    if ends_at is None:
+        return HTTPConnection._new_conn(connection)
+    failure = OSError("the host has no address")
+    addresses = socket.getaddrinfo(connection._dns_host, connection.port, type=socket.SOCK_STREAM)
+    for *_, address in addresses:
+        left = max(ends_at - time.monotonic(), 0.001)
+        try:
+            sock = create_connection(
+                (str(address[0]), int(address[1])), left, socket_options=connection.socket_options
+            )
+        except OSError as error:
+            failure = error
+        else:
+            # What is left is for the TLS handshake, and for sending the request.
+            sock.settimeout(max(ends_at - time.monotonic(), 0.001))
+            return sock
+    raise failure
 
 
-class _SecureConnection(HTTPSConnection):
-    debuglevel = 0
-    response_class = _Response
+def _quiet(pool: type[HTTPConnectionPool]) -> type[HTTPConnectionPool]:
+    """The same kind of pool, over connections that print nothing and keep deadlines."""
+    base: Any = pool.ConnectionCls
+    # Else http.client prints request lines and headers where a site has turned that on.
+    names: dict[str, Any] = {"debuglevel": 0, "response_class": _Response}
+    if base._new_conn is HTTPConnection._new_conn:  # it isn't where there is a SOCKS proxy
+        names["_new_conn"] = _connect
+    connection = type(f"Quiet{base.__name__}", (base,), names)
+    return type(f"Quiet{pool.__name__}", (pool,), {"ConnectionCls": connection})
 
 
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _SecurePool(HTTPSConnectionPool):
-    ConnectionCls = _SecureConnection
-
-
-_POOLS = {"http": _Pool, "https": _SecurePool}
+_POOLS = {"http": _quiet(HTTPConnectionPool), "https": _quiet(HTTPSConnectionPool)}
 
 
 class QuietAdapter(HTTPAdapter):
@@ -451,9 +472,14 @@ class QuietAdapter(HTTPAdapter):
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = _POOLS
 
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(*args, **kwargs)  # type: ignore[no-untyped-call]
-        manager.pool_classes_by_scheme = _POOLS
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        is_new = proxy not in self.proxy_manager
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        if is_new:
+            pools = manager.pool_classes_by_scheme
+            manager.pool_classes_by_scheme = {
+                scheme: _quiet(pool) for scheme, pool in pools.items()
+            }
         return manager
 
 

@@ -57,14 +57,19 @@ def get_settings() -> Settings:
     Raises ImproperlyConfigured, naming keys but never values, if anything is wrong with it.
     """
     global _last
-    raw, debug = getattr(settings, "LEADEXEC", None), settings.DEBUG
     # Judging it anew costs more than a token's encryption; equal values are judged equally.
-    if _last is None or _last[0] != raw or _last[1] != debug:
-        _last = (deepcopy(raw), debug, _read())
-    return _last[2]
+    # No local name holds the keys: error pages show the locals of the frames that raise.
+    if _last is None or _last[0] != _raw():
+        conf = _read()
+        _last = (deepcopy(_raw()), conf)
+    return _last[1]
 
 
-_last: tuple[object, bool, Settings] | None = None
+_last: tuple[object, Settings] | None = None
+
+
+def _raw() -> object:
+    return getattr(settings, "LEADEXEC", None), settings.DEBUG
 
 
 def _read() -> Settings:
@@ -193,9 +198,7 @@ def _is_path(value: Any) -> bool:
 
 
 def _is_number(value: Any, least: float, most: float) -> bool:
-    return (
-        isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
-    )
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
 
 
 def _are_keys(value: Any) -> bool:
@@ -221,10 +224,10 @@ def _is_url(value: Any, *, bare: bool = False) -> bool:
         parts.scheme in ("http", "https")
         and bool(parts.hostname)
         and "@" not in parts.netloc
-        and not (parts.query or parts.fragment)
         and value.isascii()
         and value.isprintable()
-        and not any(character in value for character in " \\")
+        # Not parts.query: an empty one, too, would swallow the path that is put behind it.
+        and not any(character in value for character in " \\?#")
         and not (bare and parts.path not in ("", "/"))
     )
 
@@ -246,7 +249,12 @@ def _is_rate(value: Any) -> bool:
 
 
 RULES = {
-    "APP_ID": _Rule("E003", _is_text, "The application ID that LeadExec gave you.", True),
+    "APP_ID": _Rule(
+        "E003",
+        lambda value: _is_text(value) and len(value) <= 100,
+        "The application ID that LeadExec gave you, at most 100 characters.",
+        True,
+    ),
     "BUTTON_ID": _Rule("E004", _is_text, "The sign-in button ID that LeadExec gave you.", True),
     "ENCRYPTION_KEYS": _Rule(
         "E005",
@@ -273,7 +281,5 @@ RULES = {
     "CREATE_USER": _Rule(
         "E015", _is_path, "The dotted path of a function: (account_id, session) -> User."
     ),
-    "CALLBACK_RATE": _Rule(
-        "E012", _is_rate, "A count and a period (s, m, h or d), like '20/m'."
-    ),
+    "CALLBACK_RATE": _Rule("E012", _is_rate, "A count and a period (s, m, h or d), like '20/m'."),
 }

@@ -8,6 +8,7 @@ connection, network steps outside of any transaction.
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
@@ -139,14 +140,15 @@ def _refreshed(
     using = database_of(connection)
     give_up_at = time.monotonic() + conf.timeout
     while True:
-        row, token = yield _database(
+        begun: tuple[LeadExecConnection | None, str | None] = yield _database(
             lambda: _begin(connection.pk, using, conf, suffices, insist)
         )
+        row, token = begun
         if row is not None and token is None:
             return row
-        if row is not None:
-            outcome = yield _network(lambda: get_client().refresh(token, conf.app_id))
-            if (yield _database(lambda: _finish(row, outcome, using))):
+        if row is not None and token is not None:
+            outcome = yield _network(partial(get_client().refresh, token, conf.app_id))
+            if (yield _database(partial(_finish, row, outcome, using))):
                 _raise_unless_fresh(outcome)
                 return row
             # Somebody revoked it or authorized it anew meanwhile: what counts is what they wrote.
@@ -296,9 +298,7 @@ def _move_to_outbox(connection: LeadExecConnection, using: str) -> str | None:
     connection.status = connection.Status.REVOKED
     connection.access_token = connection.refresh_token = ""
     if connections[using].in_atomic_block:
-        transaction.on_commit(
-            lambda: tell_now(fingerprint, using), using=using, robust=True
-        )
+        transaction.on_commit(lambda: tell_now(fingerprint, using), using=using, robust=True)
         return None
     return fingerprint
 

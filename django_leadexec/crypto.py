@@ -6,6 +6,7 @@ All keys come from ``LEADEXEC["ENCRYPTION_KEYS"]``: the first encrypts, every on
 import hashlib
 import hmac
 import json
+from base64 import urlsafe_b64decode
 from functools import lru_cache
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -65,7 +66,8 @@ def identity(app_id: str, kind: str, value: str) -> str:
 
 
 def _fingerprint(key: str, token: str) -> str:
-    secret = hmac.digest(key.encode(), b"django_leadexec.fingerprint", "sha256")
+    # Of the key's bytes, as a key can be written in more than one way.
+    secret = hmac.digest(urlsafe_b64decode(key), b"django_leadexec.fingerprint", "sha256")
     return hmac.new(secret, token.encode(), "sha256").hexdigest()
 
 

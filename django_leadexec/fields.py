@@ -9,7 +9,6 @@ from django.db.models.expressions import Expression
 
 from . import crypto
 
-
 if TYPE_CHECKING:
     _TextField = models.TextField[str, str]
 else:

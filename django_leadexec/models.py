@@ -24,7 +24,7 @@ from django.utils.translation import gettext_lazy as _
 from . import crypto, signals
 from .conf import DAY, get_settings
 from .exceptions import ConnectionConflict
-from .fields import EncryptedTextField
+from .fields import Ciphertext, EncryptedTextField
 
 if TYPE_CHECKING:
     from .session import LeadExecSession
@@ -58,7 +58,11 @@ def moment(epoch: float) -> datetime:
 
 def backoff(attempts: int) -> float:
     """Seconds to wait after that many failures in a row: doubling, jittered, 15 minutes at most."""
-    return min(FIRST_BACKOFF * 2 ** min(attempts - 1, 10), MAX_BACKOFF) * random.uniform(0.5, 1)
+    return min(FIRST_BACKOFF * 2.0 ** min(attempts - 1, 10), MAX_BACKOFF) * _spread(0.5, 1)
+
+
+def _spread(least: float, most: float) -> float:
+    return random.uniform(least, most)  # noqa: S311 - spreads load, guards nothing
 
 
 def _lease_mark(epoch: float) -> int:
@@ -97,9 +101,12 @@ class LeasedQuerySet(models.QuerySet[Row]):
         return rows
 
     def release(self, rows: Sequence[Row]) -> None:
-        """Give back rows of one claim as if they had never been taken."""
-        if rows:
-            self._rows_of(rows).filter(lease_id=rows[0].lease_id).update(lease_until=0)
+        """Give back claimed rows as if they had never been taken."""
+        by_lease: dict[str, list[Row]] = {}
+        for row in rows:
+            by_lease.setdefault(row.lease_id, []).append(row)
+        for lease_id, claimed in by_lease.items():
+            self._rows_of(claimed).filter(lease_id=lease_id).update(lease_until=0)
 
     def _locked(self, *, skip: bool = False) -> Self:
         features = connections[self.db].features
@@ -176,13 +183,7 @@ class ConnectionQuerySet(LeasedQuerySet["LeadExecConnection"]):
             while rows := list(live.filter(pk__gt=last)._locked()[:LOCK_CHUNK]):
                 last = rows[-1].pk
                 PendingRevocation.objects.using(self.db).bulk_create(
-                    PendingRevocation(
-                        app_id=row.app_id,
-                        refresh_token=row.refresh_token_ciphertext,
-                        fingerprint=row.fingerprint or "",
-                        requested_at=requested_at,
-                        retry_after=requested_at,
-                    )
+                    PendingRevocation.for_connection(row, requested_at)
                     for row in rows
                     if row.refresh_token_ciphertext
                 )
@@ -217,9 +218,13 @@ class ConnectionQuerySet(LeasedQuerySet["LeadExecConnection"]):
         connection = connections[self.db]
         quote = connection.ops.quote_name
         options = LeadExecConnection._meta
-        fields = [options.get_field(name) for name in LeadExecConnection.WRITTEN_UNDER_LEASE]
-        assignments = ", ".join(f"{quote(field.column)} = %s" for field in fields)
-        sql = (  # noqa: S608 - the names are the model's own
+        fields = [
+            field
+            for field in options.concrete_fields
+            if field.name in LeadExecConnection.WRITTEN_UNDER_LEASE
+        ]
+        assignments = ", ".join(f"{quote(str(field.column))} = %s" for field in fields)
+        sql = (
             f"UPDATE {quote(options.db_table)} SET {assignments}, {quote('lease_until')} = %s "
             f"WHERE {quote('id')} = %s AND {quote('version')} = %s AND {quote('lease_id')} = %s"
         )
@@ -249,9 +254,7 @@ class ConnectionQuerySet(LeasedQuerySet["LeadExecConnection"]):
                 kept = self._rows_of(rows).values_list("pk", "version", "lease_id", "lease_until")
                 present = set(kept)
                 lost = [
-                    row
-                    for row in rows
-                    if (row.pk, row.version, row.lease_id, mark) not in present
+                    row for row in rows if (row.pk, row.version, row.lease_id, mark) not in present
                 ]
             overdue = [row for row in rows if row.is_given_up() and row not in lost]
             if overdue:
@@ -296,7 +299,9 @@ class LeadExecConnection(Leased):
         _("status"), max_length=10, choices=Status.choices, default=Status.ACTIVE
     )
     refresh_token = EncryptedTextField(editable=False)
+    refresh_token_ciphertext: Ciphertext
     access_token = EncryptedTextField(editable=False)
+    access_token_ciphertext: Ciphertext
     fingerprint = models.CharField(max_length=64, unique=True, null=True, editable=False)
     version = models.PositiveBigIntegerField(default=1, editable=False)
     expires_at = models.DateTimeField(_("access token expires"), null=True)
@@ -352,7 +357,7 @@ class LeadExecConnection(Leased):
         self.status = self.Status.REJECTED
         wait = HOUR if self.rejected_at is None else DAY
         self.rejected_at = self.rejected_at or now
-        self.refresh_after = now + timedelta(seconds=wait * random.uniform(0.9, 1))
+        self.refresh_after = now + timedelta(seconds=wait * _spread(0.9, 1))
         self.attempts += 1
         self.last_error = f"Refused: {reason}"[:255]
 
@@ -423,7 +428,7 @@ def next_refresh(expires_at: float, now: float) -> float:
     Never in the first half of its life, so a provider with short lives isn't asked without end.
     """
     margin = get_settings().refresh_margin
-    return max(expires_at - margin * random.uniform(1, 1.25), now + (expires_at - now) / 2)
+    return max(expires_at - margin * _spread(1, 1.25), now + (expires_at - now) / 2)
 
 
 def link(
@@ -454,7 +459,7 @@ def link(
     if of_token and not account_id:
         row = of_token
     else:
-        row = of_identity or of_token or LeadExecConnection(user=user, app_id=app_id)
+        row = of_identity or of_token or LeadExecConnection(user_id=user.pk, app_id=app_id)
         row.account_id, row.identity = account_id, identity
         if of_token and of_token.pk != row.pk:
             # The same token again, so nothing is left to be revoked.
@@ -485,6 +490,7 @@ class PendingRevocation(Leased):
 
     app_id = models.CharField(_("application ID"), max_length=100)
     refresh_token = EncryptedTextField(editable=False)
+    refresh_token_ciphertext: Ciphertext
     fingerprint = models.CharField(max_length=64, db_index=True, editable=False)
     requested_at = models.DateTimeField(_("requested"))
     # None: given up after 30 days, and left for the operator to see.
@@ -501,12 +507,24 @@ class PendingRevocation(Leased):
     def __str__(self) -> str:
         return f"pending revocation {self.pk}"
 
+    @classmethod
+    def for_connection(cls, row: LeadExecConnection, requested_at: datetime) -> Self:
+        """The entry for a row's token, taken over as it is: moving it needs no key."""
+        entry = cls(
+            app_id=row.app_id,
+            fingerprint=row.fingerprint or "",
+            requested_at=requested_at,
+            retry_after=requested_at,
+        )
+        entry.refresh_token_ciphertext = row.refresh_token_ciphertext
+        return entry
+
     def record_trouble(self, reason: str, retry_after: float | None = None) -> None:
         """Put off the next try: doubling from 30 seconds to a day, for 30 days."""
         now = timezone.now()
         self.attempts += 1
         self.last_error = f"Not revoked: {reason}"[:255]
-        wait = min(FIRST_BACKOFF * 2 ** min(self.attempts - 1, 12), DAY) * random.uniform(0.5, 1)
+        wait = min(FIRST_BACKOFF * 2.0 ** min(self.attempts - 1, 12), DAY) * _spread(0.5, 1)
         later = now + timedelta(seconds=max(wait, retry_after or 0))
         self.retry_after = None if now - self.requested_at >= REVOKE_FOR else later
 

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 
 from django.db import DatabaseError, close_old_connections
@@ -44,6 +44,10 @@ PROBE_PAUSE = 1.0
 PATIENCE = 60
 WINDOW = 600
 WRITE_EVERY = 0.5
+EVERYBODY_REFUSED = (
+    "LeadExec refused every connection, so nothing was marked as rejected. "
+    "Is LEADEXEC['APP_ID'] right?"
+)
 QUEUED_PER_WORKER = 2
 MIN_SLEEP = 0.5
 MAX_SLEEP = 10.0
@@ -100,6 +104,20 @@ class Report:
     @property
     def handled(self) -> int:
         return self.refreshed + self.rejected + self.failed + self.revoked
+
+
+Counts = dict[str, int | float | bool]
+
+
+def refresh_due(**options: object) -> Counts:
+    """One run over all that is due, for a queue's worker; ``options`` as in ``Options``.
+
+    Logs an error if the provider refused everybody. Raises what ``Refresher.run`` raises.
+    """
+    report = Refresher(Options.for_all(connections.database_of(), **options)).run()
+    if report.everybody_refused:
+        logger.error(EVERYBODY_REFUSED)
+    return asdict(report)
 
 
 class Unreadable:
@@ -193,6 +211,7 @@ class Refresher:
                 pause = self._until_next_due()
                 failures = 0
                 if result.everybody_refused:
+                    logger.error(EVERYBODY_REFUSED)
                     pause = PATIENCE
             except DatabaseError as error:
                 failures += 1
@@ -207,11 +226,13 @@ class Refresher:
         conf, now = get_settings(), timezone.now()
         soonest = MAX_SLEEP
         horizon = now + timedelta(seconds=MAX_SLEEP)
-        for rows in (
-            due_connections(self.options, conf, horizon.timestamp()).values_list("refresh_after"),
-            due_revocations(self.options, conf, horizon.timestamp()).values_list("retry_after"),
+        connection = due_connections(self.options, conf, horizon.timestamp()).free().first()
+        entry = due_revocations(self.options, conf, horizon.timestamp()).free().first()
+        for due_at in (
+            connection.refresh_after if connection else None,
+            entry.retry_after if entry else None,
         ):
-            for (due_at,) in rows.free()[:1]:
+            if due_at is not None:
                 soonest = min(soonest, (due_at - now).total_seconds())
         return max(soonest, MIN_SLEEP)
 
@@ -414,12 +435,10 @@ class _Run:
 
     def _release(self, rows: "Sequence[LeadExecConnection | PendingRevocation]") -> None:
         self.handed_out -= len(rows)
-        by_lease: dict[str, list[LeadExecConnection | PendingRevocation]] = {}
-        for row in rows:
-            by_lease.setdefault(row.lease_id, []).append(row)
-        for claimed in by_lease.values():
-            manager = type(claimed[0])._default_manager.using(self.options.using)
-            manager.all().release(claimed)  # type: ignore[attr-defined]
+        of_connections = [row for row in rows if isinstance(row, LeadExecConnection)]
+        of_outbox = [row for row in rows if isinstance(row, PendingRevocation)]
+        LeadExecConnection.objects.using(self.options.using).release(of_connections)
+        PendingRevocation.objects.using(self.options.using).release(of_outbox)
 
     # Connections, and whether to believe a provider that refuses them
 
@@ -524,7 +543,7 @@ class _Run:
             self.report.failed += 1
         self.progress(1)
 
-    def _write_connections(self, answered: list[tuple[LeadExecConnection, _Result]]) -> None:
+    def _write_connections(self, answered: Sequence[tuple[LeadExecConnection, _Result]]) -> None:
         for row, result in answered:
             if isinstance(result, Unreadable):
                 row.record_trouble("the stored token opens with none of ENCRYPTION_KEYS")
@@ -596,6 +615,4 @@ def count_foreign(options: Options, conf: Settings, at: float) -> int:
         return 0
     # Two ranges of the index, where "is not" would read all of it.
     due = options.chosen.live().filter(refresh_after__lte=moment(at)).order_by()
-    return (
-        due.filter(app_id__gt=conf.app_id).count() + due.filter(app_id__lt=conf.app_id).count()
-    )
+    return due.filter(app_id__gt=conf.app_id).count() + due.filter(app_id__lt=conf.app_id).count()

@@ -26,9 +26,7 @@ def remember(response: HttpResponse, connection: LeadExecConnection) -> None:
     response.set_cookie(
         COOKIE,
         signing.dumps(ticket, salt=SALT),
-        max_age=None
-        if settings.SESSION_EXPIRE_AT_BROWSER_CLOSE
-        else settings.SESSION_COOKIE_AGE,
+        max_age=None if settings.SESSION_EXPIRE_AT_BROWSER_CLOSE else settings.SESSION_COOKIE_AGE,
         path=settings.SESSION_COOKIE_PATH,
         domain=settings.SESSION_COOKIE_DOMAIN,
         secure=settings.SESSION_COOKIE_SECURE,
@@ -64,7 +62,7 @@ def end_automatic_return(sender: Any, user: AbstractBaseUser | None, **kwargs: A
     """At a user's sign-out: no browser returns as them before their next clicked sign-in."""
     if user is not None:
         rows = LeadExecConnection.objects.using(database_of())
-        rows.live().filter(user=user).update(sign_outs=F("sign_outs") + 1)
+        rows.live().filter(user_id=user.pk).update(sign_outs=F("sign_outs") + 1)
 
 
 def _seal(connection: LeadExecConnection) -> str:

@@ -77,7 +77,7 @@ def _rotate(
 
 def _values(row: Row, tally: Tally) -> dict[str, str]:
     """The columns to write; none if the row is current or can't be read."""
-    old = {"refresh_token": row.refresh_token_ciphertext}
+    old: dict[str, str] = {"refresh_token": row.refresh_token_ciphertext}
     if isinstance(row, LeadExecConnection):
         old["access_token"] = row.access_token_ciphertext
     try:

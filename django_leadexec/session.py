@@ -1,4 +1,4 @@
-"""A ``requests`` session for LeadExec's API that brings the access token along, and nowhere else."""
+"""A ``requests`` session for LeadExec's API: it brings the access token there and nowhere else."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,10 +30,15 @@ class LeadExecSession(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> None:
         return None
 
-    def request(self, *args: Any, **kwargs: Any) -> requests.Response:
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
         if kwargs.get("timeout") is None:
             kwargs["timeout"] = get_settings().timeout
-        return super().request(*args, **kwargs)
+        try:
+            return super().send(request, **kwargs)
+        except requests.RequestException as error:
+            # The frames it comes from hold the header, and error pages show a frame's locals.
+            bare = type(error)(str(error), request=error.request, response=error.response)
+        raise bare
 
     def __repr__(self) -> str:
         return "<LeadExecSession>"
@@ -61,7 +66,7 @@ class BearerAuth(AuthBase):
         def retry_once(response: requests.Response, **options: Any) -> requests.Response:
             return self._after_401(response, body_start, options)
 
-        request.register_hook("response", retry_once)
+        request.hooks["response"].append(retry_once)
         return request
 
     def _sign(self, request: requests.PreparedRequest, token: str) -> None:
@@ -70,22 +75,25 @@ class BearerAuth(AuthBase):
     def _after_401(
         self, response: requests.Response, body_start: int | None, options: dict[str, Any]
     ) -> requests.Response:
-        body = response.request.body
+        body: object = response.request.body
         replayable = body is None or isinstance(body, str | bytes) or body_start is not None
         if response.status_code != 401 or not replayable:
             return response
-        refused = response.request.headers["Authorization"].removeprefix("Bearer ")
         response.content  # noqa: B018 - reads it to the end, so the connection can be used again
         response.close()
         again = response.request.copy()
         again.hooks["response"] = []
-        self._sign(again, self._get_token(refused))
-        if body_start is not None and hasattr(again.body, "seek"):
-            again.body.seek(body_start)
-        retried: requests.Response = response.connection.send(again, **options)  # type: ignore[attr-defined]
+        self._sign(again, self._get_token(_token_of(again)))
+        if body_start is not None and hasattr(body, "seek"):
+            body.seek(body_start)
+        retried: requests.Response = response.connection.send(again, **options)
         retried.history.append(response)
         retried.request = again
         return retried
+
+
+def _token_of(request: requests.PreparedRequest) -> str:
+    return request.headers["Authorization"].removeprefix("Bearer ")
 
 
 def _position(body: object) -> int | None:

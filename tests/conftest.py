@@ -5,9 +5,11 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
-from functools import cache
+from functools import cache as remember
 
+import django
 import pytest
+from django.core.cache import cache
 from django.db import connection
 from pytest_django import Settings
 
@@ -28,16 +30,24 @@ def _browser() -> str | None:
     return None if find_chromium() else "no Chromium found; CHROMIUM=/path/to/it names one"
 
 
-def _redis() -> str | None:
+def _listens(name: str, port: int) -> str | None:
     try:
-        socket.create_connection(("127.0.0.1", 6379), timeout=2).close()
+        socket.create_connection(("127.0.0.1", port), timeout=2).close()
     except OSError as error:
-        return f"no Redis at 127.0.0.1:6379 ({error})"
+        return f"no {name} at 127.0.0.1:{port} ({error})"
     return None
 
 
 # Each tells why its tests can't run, or None when they can.
-NEEDS = {"browser": cache(_browser), "redis": cache(_redis)}
+NEEDS = {
+    "browser": remember(_browser),
+    "redis": remember(lambda: _listens("Redis", 6379)),
+    "rabbitmq": remember(lambda: _listens("RabbitMQ", 5672)),
+}
+
+
+def pytest_report_header() -> str:
+    return f"django: {django.get_version()}, database: {connection.vendor}"
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -63,3 +73,10 @@ def provider(settings: Settings) -> Iterator[Provider]:
             "TIMEOUT": 2,
         }
         yield stand_in
+
+
+@pytest.fixture(autouse=True)
+def empty_cache() -> Iterator[None]:
+    """The counts of CALLBACK_RATE must not outlast a test."""
+    yield
+    cache.clear()

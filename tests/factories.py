@@ -8,6 +8,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.utils import timezone
 
+from django_leadexec import crypto
 from django_leadexec.models import LeadExecConnection, link, moment, writing
 
 _numbers = itertools.count(1)
@@ -53,8 +54,6 @@ def make_connection(
 
 def make_due_connections(count: int, prefix: str = "token") -> list[LeadExecConnection]:
     """Many connections whose access tokens have ended, made quickly."""
-    from django_leadexec import crypto
-
     users = get_user_model().objects.bulk_create(
         get_user_model()(username=f"{prefix}-user-{number}") for number in range(count)
     )
@@ -62,19 +61,18 @@ def make_due_connections(count: int, prefix: str = "token") -> list[LeadExecConn
         get_user_model().objects.filter(username__startswith=f"{prefix}-user-").order_by("pk")
     )
     past = timezone.now() - timedelta(hours=1)
-    LeadExecConnection.objects.bulk_create(
-        [
-            LeadExecConnection(
-                user=user,
-                app_id="test-app",
-                identity=crypto.identity("test-app", "user", str(user.pk)),
-                refresh_token=f"{prefix}-{number}",
-                fingerprint=crypto.fingerprint(f"{prefix}-{number}"),
-                refresh_after=past,
-                refreshed_at=past,
-            )
-            for number, user in enumerate(users)
-        ],
-        batch_size=500,
-    )
+    rows = []
+    for number, user in enumerate(users):
+        token = f"{prefix}-{number}"
+        row = LeadExecConnection(
+            user=user,
+            app_id="test-app",
+            identity=crypto.identity("test-app", "user", str(user.pk)),
+            fingerprint=crypto.fingerprint(token),
+            refresh_after=past,
+            refreshed_at=past,
+        )
+        row.refresh_token = token
+        rows.append(row)
+    LeadExecConnection.objects.bulk_create(rows, batch_size=500)
     return list(LeadExecConnection.objects.filter(user__in=users).order_by("pk"))

@@ -54,7 +54,7 @@ class Provider:
         self._stop = asyncio.Event()
         self._under_way: set[str] = set()
         server = await asyncio.start_server(self._talk, "127.0.0.1", port, backlog=1024)
-        self.url = "http://127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         started(self.url)
         await self._stop.wait()
         server.close()

@@ -32,8 +32,12 @@ CONTEXT += [f"django.contrib.{app}.context_processors.{app}" for app in ("auth",
 DJANGO = {"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}
 DIRS = [Path(__file__).parent / "templates"]
 TEMPLATES = [DJANGO | {"DIRS": DIRS, "OPTIONS": {"context_processors": CONTEXT}}]
-KEYS = [Fernet.generate_key().decode()]
-LEADEXEC = {"APP_ID": "test-app", "BUTTON_ID": "test-button", "ENCRYPTION_KEYS": KEYS}
+# Commands that a test starts in a process of their own read the same key, database and provider.
+KEY = os.environ.setdefault("LEADEXEC_TEST_KEY", Fernet.generate_key().decode())
+PROVIDER = os.environ.get("LEADEXEC_TEST_PROVIDER", "https://apps.leadexec.net")
+DEBUG = PROVIDER.startswith("http:")
+LEADEXEC = {"APP_ID": "test-app", "BUTTON_ID": "test-button", "ENCRYPTION_KEYS": [KEY]}
+LEADEXEC |= {"BASE_URL": PROVIDER}
 LEADEXEC_SANDBOX = {"ALLOW_OUTSIDE_DEBUG": True}
 # The example project's own, for its views.
 SANDBOX, DEMO_PORT, LEADEXEC_DATA_API = True, 8000, "https://apidata.leadexec.net"

@@ -2,6 +2,8 @@
 
 import threading
 import time
+from datetime import datetime
+from itertools import pairwise
 
 import pytest
 from django.db import connection
@@ -12,6 +14,7 @@ from django_leadexec.refresh import Options, Refresher, Report
 
 from . import provider as stand_in
 from .factories import make_connection, make_due_connections
+from .processes import wait_until
 from .provider import Provider
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -61,7 +64,7 @@ def test_a_refusal_rejects_and_keeps_the_tokens(provider: Provider) -> None:
     assert row.status == "rejected"
     assert row.refresh_token == "bad"
     assert row.last_error == "Refused: not valid"
-    assert 3000 < row.refresh_after.timestamp() - time.time() <= 3600
+    assert 3000 < seconds_until(row.refresh_after) <= 3600
 
 
 def test_a_rejected_connection_that_the_provider_honours_again_is_active(
@@ -80,7 +83,7 @@ def test_trouble_puts_off_the_next_try_and_changes_nothing_else(provider: Provid
     before, row = row, LeadExecConnection.objects.get()
     assert row.status == "active"
     assert row.version == before.version
-    assert row.refresh_after.timestamp() > time.time() + 10
+    assert seconds_until(row.refresh_after) > 10
     assert row.last_error == "Not refreshed: HTTP 503"
 
 
@@ -130,7 +133,8 @@ def test_rate_spreads_the_calls(provider: Provider) -> None:
 def test_an_undecryptable_row_fails_alone_and_is_left_as_it_is(
     provider: Provider, settings: object
 ) -> None:
-    good, bad = make_connection("good", expires_in=-1), make_connection("bad", expires_in=-1)
+    make_connection("good", expires_in=-1)
+    bad = make_connection("bad", expires_in=-1)
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE django_leadexec_leadexecconnection SET refresh_token = %s WHERE id = %s",
@@ -193,7 +197,7 @@ def test_everybody_refused_rejects_nobody_and_asks_forty_at_most(provider: Provi
     assert set(provider.refreshes.values()) == {1}
     held = LeadExecConnection.objects.exclude(last_error="")
     assert held.count() == 40
-    assert all(row.refresh_after.timestamp() > time.time() for row in held)
+    assert all(seconds_until(row.refresh_after) > 0 for row in held)
 
 
 def test_twenty_dead_rows_at_the_head_do_not_stop_the_good_ones(provider: Provider) -> None:
@@ -249,7 +253,7 @@ def test_a_short_retry_after_pauses_the_run(provider: Provider) -> None:
     provider.default = throttle_once
     report = run(workers=1)
     assert (report.refreshed, report.failed) == (19, 1)
-    assert max(after - before for before, after in zip(answered, answered[1:], strict=False)) >= 0.9
+    assert max(after - before for before, after in pairwise(answered)) >= 0.9
 
 
 def test_a_long_retry_after_ends_a_single_run(provider: Provider) -> None:
@@ -282,15 +286,13 @@ def test_a_revocation_that_fails_waits_for_its_next_try(provider: Provider) -> N
     assert run().failed == 0  # not due yet
 
 
+def seconds_until(moment: datetime | None) -> float:
+    assert moment is not None
+    return moment.timestamp() - time.time()
+
+
 def run_and_close() -> Report:
     try:
         return run()
     finally:
         connection.close()
-
-
-def wait_until(condition: object) -> None:
-    ends = time.monotonic() + 10
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < ends, "waited in vain"
-        time.sleep(0.01)

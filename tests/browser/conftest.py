@@ -142,7 +142,8 @@ class Site:
         elif path == "/leadexec/callback/":
             self.posts.append(json.loads(request.post_data or ""))
             self.post_headers = request.headers
-            answer = self.answers.pop(0)
+            # A test that says no more leaves the page waiting: it may have moved on by itself.
+            answer = self.answers.pop(0) if self.answers else {"hang": True}
             if "abort" in answer:
                 route.abort()
             elif "hang" not in answer:

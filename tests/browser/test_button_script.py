@@ -299,17 +299,30 @@ def test_the_same_automatic_result_is_posted_once(site: Site):
     site.posted()
 
 
+# What comes between a post and its answer.
+HELD_ANSWER = """const { fetch } = window;
+window.fetch = async (...all) => {
+  const answer = await fetch(...all);
+  await new Promise((resolve) => { window.release = resolve; });
+  return answer;
+};"""
+
+
+def test_a_second_click_before_the_answer_posts_nothing(site: Site):
+    site.page.add_init_script(HELD_ANSWER)
+    site.answer({"error": {"code": "rejected", "message": "No."}}, status=422)
+    site.open()
+    site.click()
+    site.wait_for(lambda: site.page.evaluate("typeof release") == "function")
+    site.click()
+    site.page.evaluate("release()")
+    site.says("alert", "No.")
+    site.posted()
+
+
 def test_a_clicked_result_waits_for_an_automatic_one_in_flight(site: Site):
     site.provider = AUTOMATIC + ON_CLICK % '{valid: true, refreshToken: "rt-1"}'
-    # The click comes between the automatic post and its answer.
-    site.page.add_init_script(
-        """const { fetch } = window;
-        window.fetch = async (...all) => {
-          const answer = await fetch(...all);
-          await new Promise((resolve) => { window.release = resolve; });
-          return answer;
-        };"""
-    )
+    site.page.add_init_script(HELD_ANSWER)
     site.answer({"status": "ignored", "redirect": None})
     site.answer(CONNECTED)
     site.open()

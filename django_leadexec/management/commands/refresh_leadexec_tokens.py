@@ -18,7 +18,7 @@ from ...client import POOL_SIZE
 from ...conf import get_settings
 from ...connections import database_of
 from ...models import PendingRevocation
-from ...refresh import Options, Refresher, Report, due_connections, due_revocations
+from ...refresh import EVERYBODY_REFUSED, Options, Refresher, Report, due_connections, due_revocations
 
 MAX_BATCH = 5_000
 
@@ -61,9 +61,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--limit", type=_count, metavar="N", help="deal with N rows of each kind at most"
         )
-        parser.add_argument(
-            "--rate", type=_rate, metavar="N", help="make N calls a second at most"
-        )
+        parser.add_argument("--rate", type=_rate, metavar="N", help="make N calls a second at most")
         parser.add_argument("--dry-run", action="store_true", help="only tell what is due")
         parser.add_argument(
             "--watch", action="store_true", help="go on until stopped, refreshing what falls due"
@@ -115,11 +113,7 @@ class Command(BaseCommand):
         if flags["watch"]:
             return
         if total.everybody_refused:
-            raise CommandError(
-                "LeadExec refused every connection, so nothing was marked as rejected. "
-                "Is LEADEXEC['APP_ID'] right?",
-                returncode=2,
-            )
+            raise CommandError(EVERYBODY_REFUSED, returncode=2)
         if total.failed or total.left:
             raise CommandError(
                 f"{total.failed} failed and {total.left} were left; they are tried again.",

@@ -215,7 +215,7 @@
   }
 
   function describe(reason) {
-    let words = reason?.message ?? reason ?? "";
+    let words = reason?.message ?? (reason || "");
     if (typeof words === "object") {
       try {
         words = JSON.stringify(words);

@@ -1,0 +1,52 @@
+"""Commands in processes of their own, on the test's database and provider."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from django.db import connection
+
+from .provider import Provider
+
+
+def start(provider: Provider, *arguments: str) -> "subprocess.Popen[str]":
+    """``manage.py`` with these arguments, its output piped."""
+    return start_module(provider, "django", *arguments)
+
+
+def start_module(provider: Provider, *arguments: str) -> "subprocess.Popen[str]":
+    """``python -m`` with these arguments."""
+    return subprocess.Popen(
+        [sys.executable, "-m", *arguments],
+        env=os.environ
+        | {
+            "DJANGO_SETTINGS_MODULE": "tests.settings",
+            "DATABASE_URL": database_url(),
+            "LEADEXEC_TEST_PROVIDER": provider.url,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def database_url() -> str:
+    database: dict[str, Any] = connection.settings_dict
+    if connection.vendor == "sqlite":
+        return f"sqlite:///{database['NAME']}"
+    scheme = {"postgresql": "postgres", "mysql": "mysql"}[connection.vendor]
+    user, host, port = (database[key] for key in ("USER", "HOST", "PORT"))
+    password = f":{database['PASSWORD']}" if database["PASSWORD"] else ""
+    return f"{scheme}://{user}{password}@{host}:{port}/{database['NAME']}"
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Wait for something another thread or process does."""
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, "waited in vain"
+        time.sleep(0.02)

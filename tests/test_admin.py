@@ -1,0 +1,890 @@
+"""The admin, as staff with and without permissions meet it."""
+
+import re
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from html import unescape
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+from django.contrib import admin
+from django.contrib.admin.actions import delete_selected
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.models import CHANGE, DELETION, LogEntry
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
+from django.contrib.messages import get_messages
+from django.core import checks
+from django.db import connection as database
+from django.db import transaction
+from django.test import Client, RequestFactory
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries, Settings
+
+from django_leadexec import admin as leadexec_admin
+from django_leadexec.admin import LeadExecConnectionAdmin
+from django_leadexec.models import LeadExecConnection, PendingRevocation
+from django_leadexec.refresh import Refresher
+
+from . import provider as stand_in
+from .factories import make_connection, make_due_connections, make_user
+from .provider import Provider
+
+LIST = "/admin/django_leadexec/leadexecconnection/"
+OUTBOX = "/admin/django_leadexec/pendingrevocation/"
+REVOKE, REFRESH, DELETE = "revoke_selected", "refresh_selected", "delete_selected"
+
+# Telling the provider waits for a commit, so there must be one.
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def client_of(user: Any) -> Client:
+    client = Client()
+    client.force_login(user, "django.contrib.auth.backends.ModelBackend")
+    return client
+
+
+def staff_with(*codenames: str) -> Client:
+    user = make_user(is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
+    assert user.user_permissions.count() == len(codenames)
+    return client_of(user)
+
+
+@pytest.fixture
+def root() -> Client:
+    return client_of(get_user_model().objects.create_superuser("root"))
+
+
+def page(client: Client, url: str) -> str:
+    response = client.get(url)
+    assert response.status_code == 200, response
+    return response.content.decode()
+
+
+def rows_in(html: str) -> int:
+    return html.count('class="action-select"')
+
+
+def post_action(
+    client: Client,
+    action: str,
+    rows: Iterable[LeadExecConnection] = (),
+    *,
+    url: str = LIST,
+    across: bool = False,
+    confirmed: bool = True,
+) -> Any:
+    """What the list's form posts, or what the confirmation page does."""
+    return client.post(
+        url,
+        {
+            "action": action,
+            "select_across": "1" if across else "0",
+            ACTION_CHECKBOX_NAME: [row.pk for row in rows] or ["0"],
+            **({"post": "yes"} if confirmed else {"index": "0"}),
+        },
+    )
+
+
+def hidden_fields(response: Any) -> dict[str, list[str]]:
+    html = response.content.decode()
+    fields: dict[str, list[str]] = {}
+    for name, value in re.findall(r'type="hidden" name="([^"]+)" value="([^"]*)"', html):
+        fields.setdefault(name, []).append(unescape(value))
+    return fields
+
+
+def messages_of(response: Any) -> list[str]:
+    assert response.status_code == 302, response.content.decode()[:2000]
+    return [str(message) for message in get_messages(response.wsgi_request)]
+
+
+def statuses() -> list[str]:
+    return list(LeadExecConnection.objects.order_by("pk").values_list("status", flat=True))
+
+
+def make_states() -> dict[str, LeadExecConnection]:
+    """A connection in each state, and outbox entries that wait and that were given up."""
+    rows = {
+        "active": make_connection("token-active", account_id="acct-1"),
+        "rejected": make_connection("token-rejected", status="rejected", last_error="Refused: not"),
+        "revoked": make_connection("token-revoked"),
+        "old": make_connection("token-old"),
+    }
+    for name in ("revoked", "old"):
+        LeadExecConnection.objects.filter(pk=rows[name].pk).move_to_outbox()
+    PendingRevocation.objects.filter(fingerprint=rows["old"].fingerprint).update(
+        retry_after=None, attempts=40, last_error="Not revoked: no answer"
+    )
+    return rows
+
+
+# What is shown
+
+
+def test_the_list_shows_user_account_status_times_and_error(root: Client) -> None:
+    row = make_connection(
+        "t", user=make_user("alice"), account_id="acct-7", last_error="Refused: not valid"
+    )
+    html = page(root, LIST)
+    for text in ("alice", "acct-7", "active", "Refused: not valid"):
+        assert text in html
+    for column in LeadExecConnectionAdmin.list_display:
+        assert f"column-{column}" in html
+    html = page(root, f"{LIST}{row.pk}/change/")
+    assert "acct-7" in html
+    assert "test-app" in html
+
+
+def test_connections_are_neither_added_nor_edited(root: Client) -> None:
+    row = make_connection("t")
+    url = f"{LIST}{row.pk}/change/"
+    assert root.get(f"{LIST}add/").status_code == 403
+    assert root.post(f"{LIST}add/", {"account_id": "x"}).status_code == 403
+    assert root.post(url, {"account_id": "x", "status": "revoked"}).status_code == 403
+    row.refresh_from_db()
+    assert (row.account_id, row.status) == ("", "active")
+    html = page(root, url)
+    assert 'name="_save"' not in html
+    assert 'name="account_id"' not in html
+
+
+def test_a_subclass_that_allows_changes_still_offers_no_field_to_edit(root: Client) -> None:
+    class Editable(LeadExecConnectionAdmin):
+        def has_change_permission(self, request: Any, obj: Any = None) -> bool:
+            return True
+
+    request = RequestFactory().get("/")
+    request.user = make_user(is_staff=True)
+    form = Editable(LeadExecConnection, admin.site).get_form(request, make_connection("t"))
+    assert not form.base_fields
+
+
+def test_the_outbox_is_only_looked_at(root: Client) -> None:
+    make_states()
+    waiting = PendingRevocation.objects.get(retry_after__isnull=False)
+    html = page(root, OUTBOX)
+    for text in ("test-app", "Not revoked: no answer", "given up", "40"):
+        assert text in html
+    assert rows_in(html) == 0
+    assert "test-app" in page(root, f"{OUTBOX}{waiting.pk}/change/")
+    for url in (f"{OUTBOX}add/", f"{OUTBOX}{waiting.pk}/delete/"):
+        assert root.get(url).status_code == 403
+        assert root.post(url, {"post": "yes"}).status_code == 403
+    assert root.post(f"{OUTBOX}{waiting.pk}/change/", {"app_id": "x"}).status_code == 403
+    root.post(
+        OUTBOX, {"action": "delete_selected", ACTION_CHECKBOX_NAME: waiting.pk, "post": "yes"}
+    )
+    assert PendingRevocation.objects.count() == 2
+
+
+def test_the_outbox_tells_what_was_given_up_from_what_is_still_tried(root: Client) -> None:
+    make_states()
+    for choice, is_given_up in (("yes", True), ("no", False)):
+        html = page(root, f"{OUTBOX}?given_up={choice}")
+        assert "1 pending revocation" in html
+        assert ("Not revoked: no answer" in html) is is_given_up
+
+
+def test_no_page_and_no_log_entry_shows_a_secret(root: Client, provider: Provider) -> None:
+    rows = make_states()
+    secrets = {"stored-access-for", "token-active", "token-rejected", "token-revoked", "token-old"}
+    for row in [*rows.values(), *LeadExecConnection.objects.all()]:
+        secrets |= {row.refresh_token_ciphertext, row.access_token_ciphertext}
+        secrets |= {row.fingerprint or "", row.identity or ""}
+    for entry in PendingRevocation.objects.all():
+        secrets |= {entry.refresh_token_ciphertext, entry.fingerprint}
+    secrets |= {"lease", "fingerprint", "gAAAA"}
+    secrets.discard("")
+    LeadExecConnection.objects.filter(status="active").claim(1, 60)
+    active, entry = rows["active"], PendingRevocation.objects.all()[0]
+    stopped = post_action(root, REVOKE, [rows["rejected"]])
+    pages = {
+        "list": page(root, LIST),
+        "search": page(root, f"{LIST}?q=token-active"),
+        **{name: page(root, f"{LIST}{row.pk}/change/") for name, row in rows.items()},
+        "delete": page(root, f"{LIST}{active.pk}/delete/"),
+        "history": page(root, f"{LIST}{rows['rejected'].pk}/history/"),
+        "outbox": page(root, OUTBOX),
+        "entry": page(root, f"{OUTBOX}{entry.pk}/change/"),
+        "index": page(root, "/admin/"),
+        "user": page(root, f"/admin/auth/user/{active.user_id}/delete/"),
+        "messages": " ".join(messages_of(stopped)),
+    }
+    for action in (REVOKE, DELETE):
+        asked = post_action(root, action, rows.values(), confirmed=False)
+        assert asked.status_code == 200
+        pages[action] = asked.content.decode()
+    post_action(root, DELETE, rows.values())
+    pages["log"] = repr(list(LogEntry.objects.values()))
+    assert LogEntry.objects.count() == 5
+    for name, text in pages.items():
+        # The search box repeats what was searched for.
+        shown = text.replace('value="token-active"', "").replace("q=token-active", "")
+        assert not [secret for secret in secrets if secret in shown], name
+
+
+@pytest.mark.parametrize(
+    "lookup",
+    [
+        "fingerprint__startswith=a",
+        "identity__startswith=a",
+        "refresh_token__startswith=a",
+        "refresh_token_ciphertext__startswith=a",
+        "access_token__isnull=0",
+        "lease_id=x",
+        "version__gt=1",
+        "user__password__startswith=p",
+    ],
+)
+def test_hidden_columns_cannot_be_felt_for_through_the_address(root: Client, lookup: str) -> None:
+    make_connection("t")
+    for url in (LIST, OUTBOX):
+        response = root.get(f"{url}?{lookup}")
+        # 400, or, where there is no such column at all, back to the whole list.
+        assert response.status_code == 400 or response.headers["Location"] == f"{url}?e=1"
+    assert root.get(f"{LIST}?{lookup}").status_code == 400
+
+
+def test_shown_columns_can_be_filtered_by_address(root: Client) -> None:
+    rows = [make_connection(), make_connection()]
+    assert rows_in(page(root, f"{LIST}?user__id__exact={rows[0].user_id}")) == 1
+    assert rows_in(page(root, f"{LIST}?app_id__exact=test-app")) == 2
+    assert rows_in(page(root, f"{LIST}?pk__in={rows[0].pk}")) == 1
+
+
+def test_searches_user_name_email_and_account_and_no_digest(root: Client) -> None:
+    row = make_connection(user=make_user("alice", email="a@corp.example"), account_id="acct-7")
+    make_connection(user=make_user("bob"))
+    assert row.fingerprint
+    for query in ("ALICE", "corp.example", "acct-7"):
+        assert rows_in(page(root, f"{LIST}?q={query}")) == 1, query
+    for query in (row.fingerprint[:8], str(row.identity)[:8], "gAAAA"):
+        assert rows_in(page(root, f"{LIST}?q={query}")) == 0, query
+
+
+@pytest.mark.parametrize(
+    ("attributes", "fields"),
+    [
+        ({"USERNAME_FIELD": "email", "EMAIL_FIELD": "email"}, ["user__email"]),
+        ({"USERNAME_FIELD": "username", "EMAIL_FIELD": "no_such"}, ["user__username"]),
+        ({"USERNAME_FIELD": "groups", "EMAIL_FIELD": "email"}, ["user__email"]),
+    ],
+)
+def test_searches_by_what_the_user_model_has(
+    monkeypatch: pytest.MonkeyPatch, attributes: dict[str, str], fields: list[str]
+) -> None:
+    for name, value in attributes.items():
+        monkeypatch.setattr(get_user_model(), name, value)
+    model_admin = LeadExecConnectionAdmin(LeadExecConnection, admin.site)
+    assert model_admin.get_search_fields(RequestFactory().get("/")) == ["account_id", *fields]
+
+
+def test_filters_by_status_trouble_and_last_refresh(root: Client) -> None:
+    rows = make_states()
+    LeadExecConnection.objects.filter(pk=rows["rejected"].pk).update(
+        refreshed_at=timezone.now() - timedelta(days=40)
+    )
+    week = re.search(r'href="\?(refreshed_at[^"]+)"[^>]*>Past 7 days', page(root, LIST))
+    assert week
+    for query, count in (
+        ("status__exact=active", 1),
+        ("status__exact=revoked", 2),
+        ("trouble=yes", 1),
+        ("trouble=no", 3),
+        (unescape(week[1]), 3),
+    ):
+        assert rows_in(page(root, f"{LIST}?{query}")) == count, query
+
+
+@pytest.mark.usefixtures("utc")
+def test_the_list_can_be_walked_by_date(root: Client) -> None:
+    old = make_connection()
+    LeadExecConnection.objects.filter(pk=old.pk).update(
+        created_at=timezone.now() - timedelta(days=800)
+    )
+    make_connection()
+    year = timezone.now().year
+    assert f'href="?created_at__year={year}"' in page(root, LIST)
+    assert rows_in(page(root, f"{LIST}?created_at__year={year}")) == 1
+
+
+def test_a_database_that_knows_no_time_zones_gets_a_list_without_dates_to_walk_by(
+    root: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_connection()
+    settings.TIME_ZONE = "Asia/Kathmandu"
+    monkeypatch.setattr(database.features, "has_zoneinfo_database", False)
+    html = page(root, LIST)
+    assert rows_in(html) == 1
+    assert "created_at__" not in html
+
+
+def test_the_admin_is_free_of_faults_that_django_checks_for() -> None:
+    assert not checks.run_checks(tags=["admin"])
+
+
+# The number of queries
+
+LIST_QUERIES = {LIST: 6, f"{LIST}?q=user": 6, f"{LIST}?status__exact=active&trouble=no": 6}
+
+
+@pytest.fixture
+def utc(settings: Settings) -> None:
+    """MariaDB shows the date hierarchy only then, unless its time zone tables are loaded."""
+    settings.TIME_ZONE = "UTC"
+
+
+@pytest.mark.usefixtures("utc")
+@pytest.mark.parametrize("count", [2, 60])
+def test_pages_take_the_same_number_of_queries_however_many_rows(
+    root: Client, django_assert_num_queries: DjangoAssertNumQueries, count: int
+) -> None:
+    rows = make_due_connections(count)
+    page(root, f"{LIST}{rows[0].pk}/change/")  # content types are read once a process
+    for url, queries in LIST_QUERIES.items():
+        with django_assert_num_queries(queries):
+            assert rows_in(page(root, url)) == count
+    with django_assert_num_queries(4):
+        page(root, f"{LIST}{rows[0].pk}/change/")
+    root_pk = get_user_model().objects.get(username="root").pk
+    LogEntry.objects.log_actions(root_pk, rows[:1] * count, CHANGE, "Looked at.")
+    with django_assert_num_queries(5):
+        html = page(root, f"{LIST}{rows[0].pk}/history/")
+    assert html.count("Looked at.") == count
+    with django_assert_num_queries(6):
+        assert post_action(root, REVOKE, rows, confirmed=False).status_code == 200
+    with django_assert_num_queries(6):
+        assert post_action(root, REVOKE, across=True, confirmed=False).status_code == 200
+    LeadExecConnection.objects.all().move_to_outbox()
+    with django_assert_num_queries(4):
+        assert f"{count} pending revocations" in page(root, OUTBOX)
+
+
+@pytest.mark.usefixtures("utc")
+def test_pages_take_the_same_number_of_queries_with_100_000_rows(
+    root: Client, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    make_due_connections(100)
+    LeadExecConnection.objects.update(identity=None, fingerprint=None)
+    _double_connections(10)
+    page(root, LIST)
+    for url, queries in {**LIST_QUERIES, f"{LIST}?p=2": 6, f"{LIST}?p=1024": 6}.items():
+        with django_assert_num_queries(queries):
+            html = page(root, url)
+        assert "102400 LeadExec connections" in html
+        assert rows_in(html) == 100
+    with django_assert_num_queries(6):
+        asked = post_action(root, REVOKE, url=f"{LIST}?q=user", across=True, confirmed=False)
+    assert "102400" in asked.content.decode()
+    assert len(asked.content) < 20_000
+
+
+def _double_connections(times: int) -> None:
+    """Copy all rows inside the database, which is far quicker than sending them."""
+    fields = LeadExecConnection._meta.concrete_fields
+    quote = database.ops.quote_name
+    columns = ", ".join(quote(str(field.column)) for field in fields if not field.primary_key)
+    table = quote(LeadExecConnection._meta.db_table)
+    with database.cursor() as cursor:
+        for _ in range(times):
+            cursor.execute(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {table}")  # noqa: S608
+
+
+# Who may do what
+
+PERMISSIONS = {
+    REVOKE: "revoke_leadexecconnection",
+    REFRESH: "change_leadexecconnection",
+    DELETE: "delete_leadexecconnection",
+}
+
+
+@pytest.mark.parametrize("allowed", ["", *PERMISSIONS])
+def test_each_action_takes_its_own_permission(provider: Provider, allowed: str) -> None:
+    granted = [PERMISSIONS[allowed]] if allowed else []
+    client = staff_with("view_leadexecconnection", *granted)
+    row = make_connection("t")
+    html = page(client, LIST)
+    offered = {action for action in PERMISSIONS if f'value="{action}"' in html}
+    assert offered == ({allowed} if allowed else set())
+    for action in PERMISSIONS:
+        for confirmed in (True, False):
+            if action != allowed:
+                post_action(client, action, [row], confirmed=confirmed)
+                post_action(client, action, across=True, confirmed=confirmed)
+    assert statuses() == ["active"]
+    assert not provider.calls
+    assert not LogEntry.objects.exists()
+    assert client.post(f"{LIST}{row.pk}/delete/", {"post": "yes"}).status_code == (
+        302 if allowed == DELETE else 403
+    )
+
+
+def test_the_outbox_takes_its_own_permission_to_be_seen() -> None:
+    make_states()
+    assert staff_with("view_leadexecconnection").get(OUTBOX).status_code == 403
+    assert "given up" in page(staff_with("view_pendingrevocation"), OUTBOX)
+
+
+def test_strangers_and_ordinary_users_only_get_the_login_page(provider: Provider) -> None:
+    row = make_connection("t")
+    for client in (Client(), client_of(row.user)):
+        for action in PERMISSIONS:
+            response = post_action(client, action, [row])
+            assert response.headers["Location"].startswith("/admin/login/")
+    assert statuses() == ["active"]
+    assert not provider.calls
+
+
+def test_a_get_changes_nothing(root: Client, provider: Provider) -> None:
+    row = make_connection("t")
+    for action in PERMISSIONS:
+        for confirmed in ("post=yes", "index=0"):
+            root.get(f"{LIST}?action={action}&{ACTION_CHECKBOX_NAME}={row.pk}&{confirmed}")
+    root.get(f"{LIST}{row.pk}/delete/", {"post": "yes"})
+    assert statuses() == ["active"]
+    assert not provider.calls
+
+
+def test_the_actions_are_protected_against_forged_requests(provider: Provider) -> None:
+    row = make_connection("t")
+    client = Client(enforce_csrf_checks=True)
+    user = get_user_model().objects.create_superuser("root")
+    client.force_login(user, "django.contrib.auth.backends.ModelBackend")
+    for action in PERMISSIONS:
+        assert post_action(client, action, [row]).status_code == 403
+    assert statuses() == ["active"]
+
+
+def test_deleting_in_bulk_can_be_disabled_for_the_whole_site(root: Client) -> None:
+    row = make_connection("t")
+    admin.site.disable_action("delete_selected")
+    try:
+        assert f'value="{DELETE}"' not in page(root, LIST)
+        post_action(root, DELETE, [row])
+    finally:
+        admin.site.add_action(delete_selected)
+    assert statuses() == ["active"]
+
+
+# Revoking
+
+
+def test_revoking_asks_first(root: Client, provider: Provider) -> None:
+    rows = make_due_connections(3)
+    response = post_action(root, REVOKE, rows[:2], confirmed=False)
+    html = response.content.decode()
+    assert "2 connections will stop working" in html
+    assert "token-user-1" in html
+    assert "token-user-2" not in html
+    assert hidden_fields(response)[ACTION_CHECKBOX_NAME] == [str(row.pk) for row in rows[:2]]
+    assert not re.search(r"<script(?![^>]*src=)|<style|style=|onclick=", html)
+    assert statuses() == ["active"] * 3
+    assert not provider.calls
+
+
+def test_what_was_confirmed_is_revoked_logged_told_and_counted_in_one_message(
+    root: Client, provider: Provider
+) -> None:
+    rows = [make_connection(f"t{number}") for number in range(4)]
+    LeadExecConnection.objects.filter(pk=rows[2].pk).move_to_outbox()
+    PendingRevocation.objects.all().delete()
+    provider.answers["disconnect t1"] = provider.answers["t1"] = stand_in.unavailable
+    asked = post_action(root, REVOKE, rows[:3], confirmed=False)
+    assert "1 connection of the selection is revoked already" in asked.content.decode()
+    response = root.post(LIST, hidden_fields(asked))
+    assert messages_of(response) == [
+        (
+            "LeadExec has confirmed 1 revocation. 1 revocation holds on this site and is queued: "
+            "refresh_leadexec_tokens goes on telling LeadExec. 1 connection was revoked already."
+        )
+    ]
+    assert statuses() == ["revoked", "revoked", "revoked", "active"]
+    assert provider.revoked == {"t0"}
+    assert PendingRevocation.objects.get().fingerprint == rows[1].fingerprint
+    entries = LogEntry.objects.order_by("object_id")
+    assert [entry.object_id for entry in entries] == [str(rows[0].pk), str(rows[1].pk)]
+    assert {entry.action_flag for entry in entries} == {CHANGE}
+    assert "Revoked at LeadExec." in page(root, f"{LIST}{rows[0].pk}/history/")
+
+
+def test_selecting_across_pages_carries_the_query_and_not_the_keys(
+    root: Client, provider: Provider
+) -> None:
+    make_due_connections(30, "in")
+    make_due_connections(3, "out")
+    url = f"{LIST}?q=in-user&status__exact=active"
+    asked = post_action(root, REVOKE, url=url, across=True, confirmed=False)
+    html = asked.content.decode()
+    assert "30 connections will stop working" in html
+    assert "and 20 more" in html
+    assert hidden_fields(asked)[ACTION_CHECKBOX_NAME] == ["0"]
+    response = root.post(url, hidden_fields(asked))
+    assert messages_of(response) == ["LeadExec has confirmed 30 revocations."]
+    assert response.headers["Location"] == url
+    assert LeadExecConnection.objects.active().count() == 3
+    assert {token.partition("-")[0] for token in provider.revoked} == {"in"}
+    assert LogEntry.objects.count() == 30
+
+
+def test_the_message_says_so_when_the_selection_has_changed_since_it_was_confirmed(
+    root: Client, provider: Provider
+) -> None:
+    make_due_connections(2)
+    asked = post_action(root, REVOKE, across=True, confirmed=False)
+    make_connection("late")
+    response = root.post(LIST, hidden_fields(asked))
+    assert messages_of(response) == [
+        (
+            "LeadExec has confirmed 3 revocations. "
+            "The selection has changed since it was confirmed: 2 then, 3 now."
+        )
+    ]
+
+
+@pytest.mark.parametrize("shown", ["", "x", "²", "9" * 5000, "1"])
+def test_a_count_that_was_tampered_with_does_no_harm(
+    root: Client, provider: Provider, shown: str
+) -> None:
+    make_connection("t")
+    asked = post_action(root, REVOKE, across=True, confirmed=False)
+    response = root.post(LIST, hidden_fields(asked) | {"shown": [shown]})
+    assert messages_of(response) == ["LeadExec has confirmed 1 revocation."]
+
+
+def test_a_ticked_connection_that_left_the_filter_meanwhile_is_still_dealt_with(
+    root: Client, provider: Provider
+) -> None:
+    rows = make_due_connections(2)
+    url = f"{LIST}?status__exact=active"
+    asked = post_action(root, REVOKE, rows, url=url, confirmed=False)
+    LeadExecConnection.objects.filter(pk=rows[0].pk).update(status="rejected")
+    LeadExecConnection.objects.filter(pk=rows[1].pk).move_to_outbox()
+    response = root.post(url, hidden_fields(asked))
+    assert messages_of(response) == [
+        "LeadExec has confirmed 1 revocation. 1 connection was revoked already."
+    ]
+    assert statuses() == ["revoked", "revoked"]
+
+
+def test_nothing_is_asked_where_nothing_is_left_to_revoke(root: Client) -> None:
+    row = make_connection("t")
+    LeadExecConnection.objects.filter(pk=row.pk).move_to_outbox()
+    response = post_action(root, REVOKE, [row], confirmed=False)
+    assert messages_of(response) == ["1 connection was revoked already."]
+    root.get(LIST)
+    response = post_action(root, REVOKE, url=f"{LIST}?q=nobody", across=True, confirmed=False)
+    assert messages_of(response) == ["Nothing to do."]
+
+
+def test_an_unreachable_provider_leaves_the_rest_to_the_command_in_time(
+    root: Client, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LeadExecConnectionAdmin, "seconds", 0.5)
+    rows = make_due_connections(40)
+    provider.held.set()
+    started = time.monotonic()
+    response = post_action(root, REVOKE, rows)
+    assert time.monotonic() - started < 5
+    assert messages_of(response)[0].startswith("40 revocations hold on this site and are queued")
+    assert statuses() == ["revoked"] * 40
+    assert PendingRevocation.objects.count() == 40
+
+
+def test_an_action_waits_ten_seconds_at_most() -> None:
+    assert LeadExecConnectionAdmin.seconds == 10
+
+
+def test_what_another_process_told_meanwhile_counts_as_confirmed(
+    root: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Overtaken:
+        def __init__(self, options: Any) -> None:
+            self.options = options
+
+        def run(self) -> None:
+            self.options.revocations.delete()
+
+    monkeypatch.setattr(leadexec_admin, "Refresher", Overtaken)
+    response = post_action(root, REVOKE, make_due_connections(2))
+    assert messages_of(response) == ["LeadExec has confirmed 2 revocations."]
+
+
+def test_a_failing_log_undoes_everything_and_tells_nobody(
+    root: Client, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = make_due_connections(2)
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise OSError("the log is full")
+
+    monkeypatch.setattr(type(LogEntry.objects), "log_actions", fail)
+    for action in (REVOKE, DELETE):
+        with pytest.raises(OSError, match="the log is full"):
+            post_action(root, action, rows)
+    assert statuses() == ["active"] * 2
+    assert not PendingRevocation.objects.exists()
+    assert not provider.calls
+
+
+@contextmanager
+def atomic_requests() -> Iterator[None]:
+    before = database.settings_dict["ATOMIC_REQUESTS"]
+    database.settings_dict["ATOMIC_REQUESTS"] = True
+    try:
+        yield
+    finally:
+        database.settings_dict["ATOMIC_REQUESTS"] = before
+
+
+def test_with_atomic_requests_the_provider_is_called_after_the_commit(
+    root: Client, provider: Provider
+) -> None:
+    rows = [make_connection(f"t{number}", expires_in=-1) for number in range(3)]
+    with atomic_requests():
+        refreshed = post_action(root, REFRESH, rows)
+        root.get(LIST)
+        revoked = post_action(root, REVOKE, rows[:1])
+        root.get(LIST)
+        deleted = post_action(root, DELETE, rows[1:2])
+        root.get(LIST)
+        one = root.post(f"{LIST}{rows[2].pk}/delete/", {"post": "yes"})
+    assert messages_of(refreshed) == ["3 connections are refreshed."]
+    assert messages_of(revoked) == ["LeadExec has confirmed 1 revocation."]
+    assert messages_of(deleted) == [
+        "1 connection is deleted.",
+        "LeadExec has confirmed 1 revocation.",
+    ]
+    assert messages_of(one)[-1] == "LeadExec has confirmed 1 revocation."
+    assert provider.revoked == {"t0", "t1", "t2"}
+
+
+def test_the_provider_is_never_called_inside_a_transaction(
+    root: Client, provider: Provider
+) -> None:
+    """Even where the whole request is inside one: then it is called once that has committed."""
+    row = make_connection("t")
+    with transaction.atomic():
+        post_action(root, REVOKE, [row])
+        assert not provider.calls
+    assert provider.revoked == {"t"}
+
+
+def test_a_faulty_configuration_is_a_message_and_stops_no_revocation(
+    root: Client, settings: Settings
+) -> None:
+    rows = [make_connection("t"), make_connection("u")]
+    settings.LEADEXEC = {"APP_ID": "secret-app", "BUTTON_ID": "b", "ENCRYPTION_KEYS": []}
+    (text,) = messages_of(post_action(root, REFRESH, rows))
+    assert text.startswith("LeadExec was not asked. LEADEXEC['ENCRYPTION_KEYS'] is not valid.")
+    assert "secret-app" not in text
+    root.get(LIST)
+    (text,) = messages_of(post_action(root, REVOKE, rows[:1]))
+    assert text.startswith("1 revocation holds on this site and is queued")
+    assert "LEADEXEC['ENCRYPTION_KEYS'] is not valid." in text
+    assert statuses() == ["revoked", "active"]
+    root.get(LIST)
+    texts = messages_of(root.post(f"{LIST}{rows[1].pk}/delete/", {"post": "yes"}))
+    assert texts[-1].startswith("1 revocation holds on this site and is queued")
+    assert PendingRevocation.objects.count() == 2
+
+
+def test_an_unexpected_error_is_a_message_without_what_it_said(
+    root: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(self: Any) -> None:
+        raise ValueError("secret-token")
+
+    monkeypatch.setattr(Refresher, "run", fail)
+    row = make_connection("t")
+    assert messages_of(post_action(root, REFRESH, [row])) == [
+        "LeadExec could not be asked: ValueError."
+    ]
+    root.get(LIST)
+    (text,) = messages_of(post_action(root, REVOKE, [row]))
+    assert text.startswith("1 revocation holds")
+    assert text.endswith("LeadExec could not be asked: ValueError.")
+    assert statuses() == ["revoked"]
+    assert "secret-token" not in caplog.text
+    assert "ValueError" in caplog.text
+
+
+def test_tokens_that_no_key_opens_are_revoked_and_queued(
+    root: Client, provider: Provider, settings: Settings
+) -> None:
+    rows = [make_connection("t"), make_connection("u")]
+    settings.LEADEXEC = settings.LEADEXEC | {"ENCRYPTION_KEYS": [Fernet.generate_key().decode()]}
+    (text,) = messages_of(post_action(root, REFRESH, rows))
+    assert text.startswith("2 connections could not be refreshed")
+    root.get(LIST)
+    (text,) = messages_of(post_action(root, REVOKE, rows))
+    assert text.startswith("2 revocations hold on this site and are queued")
+    assert not provider.calls
+
+
+def test_many_connections_are_revoked_in_few_queries(
+    root: Client, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leadexec_admin, "_run", lambda options, seconds: "not now")
+    make_due_connections(1200)
+    with CaptureQueriesContext(database) as queries:
+        response = post_action(root, REVOKE, across=True)
+    assert messages_of(response)[0].startswith("1200 revocations hold")
+    assert LogEntry.objects.count() == PendingRevocation.objects.count() == 1200
+    assert len(queries) < 60
+
+
+# Refreshing
+
+
+def test_refreshing_counts_what_became_of_each(root: Client, provider: Provider) -> None:
+    rows = [make_connection(f"t{number}") for number in range(5)]
+    provider.answers["t2"] = stand_in.refused
+    provider.answers["t3"] = stand_in.unavailable
+    LeadExecConnection.objects.filter(pk=rows[4].pk).move_to_outbox()
+    make_connection("other")
+    assert messages_of(post_action(root, REFRESH, rows)) == [
+        (
+            "2 connections are refreshed. LeadExec refused 1 connection. 1 connection could not be "
+            "refreshed; its last error tells why. 1 connection is revoked, which nothing refreshes."
+        )
+    ]
+    assert statuses() == ["active", "active", "rejected", "active", "revoked", "active"]
+    assert set(provider.refreshes) == {"t0", "t1", "t2", "t3"}
+    assert not provider.calls["disconnectapplicationtoken"]
+
+
+def test_refreshing_across_pages_follows_search_filter_and_order(
+    root: Client, provider: Provider
+) -> None:
+    make_due_connections(3, "in")
+    make_due_connections(3, "out")
+    url = f"{LIST}?q=in-user&o=-1.3&trouble=no"
+    assert messages_of(post_action(root, REFRESH, url=url, across=True)) == [
+        "3 connections are refreshed."
+    ]
+    assert set(provider.refreshes) == {"in-0", "in-1", "in-2"}
+
+
+def test_refreshing_leaves_out_connections_of_another_application(
+    root: Client, provider: Provider
+) -> None:
+    rows = [make_connection("t"), make_connection("u", app_id="another")]
+    assert messages_of(post_action(root, REFRESH, rows)) == [
+        "1 connection is refreshed. 1 connection belongs to another application ID."
+    ]
+    assert set(provider.refreshes) == {"t"}
+
+
+def test_refreshing_stops_in_time_and_says_what_was_left(
+    root: Client, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LeadExecConnectionAdmin, "seconds", 0.6)
+    provider.latency = 0.25
+    rows = make_due_connections(100)
+    started = time.monotonic()
+    (text,) = messages_of(post_action(root, REFRESH, rows))
+    assert time.monotonic() - started < 5
+    counts = [int(count) for count in re.findall(r"\d+", text)]
+    assert sum(counts) == 100
+    assert re.search(r"\d+ connections were not reached", text)
+
+
+def test_a_connection_that_another_process_refreshes_is_left_to_it(
+    root: Client, provider: Provider
+) -> None:
+    rows = make_due_connections(2)
+    LeadExecConnection.objects.filter(pk=rows[0].pk).claim(1, 60)
+    (text,) = messages_of(post_action(root, REFRESH, rows))
+    assert text.startswith("1 connection is refreshed. 1 connection was not reached")
+    assert set(provider.refreshes) == {"token-1"}
+
+
+def test_everybody_refused_points_at_the_application_id(root: Client, provider: Provider) -> None:
+    provider.default = stand_in.refused
+    rows = make_due_connections(45)
+    (text,) = messages_of(post_action(root, REFRESH, rows))
+    assert "is LEADEXEC['APP_ID'] right?" in text
+    assert set(statuses()) == {"active"}
+
+
+# Deleting
+
+
+def test_deleting_one_tells_the_provider_after_the_commit(root: Client, provider: Provider) -> None:
+    row = make_connection("t")
+    response = root.post(f"{LIST}{row.pk}/delete/", {"post": "yes"})
+    assert messages_of(response)[-1] == "LeadExec has confirmed 1 revocation."
+    assert provider.revoked == {"t"}
+    assert not LeadExecConnection.objects.exists()
+    assert not PendingRevocation.objects.exists()
+    assert LogEntry.objects.get().action_flag == DELETION
+
+
+def test_deleting_many_asks_first_and_tells_the_provider(root: Client, provider: Provider) -> None:
+    make_due_connections(12, "in")
+    revoked = make_connection("gone", user=make_user("in-user-gone"))
+    LeadExecConnection.objects.filter(pk=revoked.pk).move_to_outbox()
+    PendingRevocation.objects.all().delete()
+    kept = make_connection("kept")
+    url = f"{LIST}?q=in-user"
+    asked = post_action(root, DELETE, url=url, across=True, confirmed=False)
+    assert "13 connections will be deleted" in asked.content.decode()
+    assert hidden_fields(asked)[ACTION_CHECKBOX_NAME] == ["0"]
+    assert LeadExecConnection.objects.count() == 14
+    response = root.post(url, hidden_fields(asked))
+    assert messages_of(response) == [
+        "13 connections are deleted.",
+        "LeadExec has confirmed 12 revocations.",
+    ]
+    assert LeadExecConnection.objects.get() == kept
+    assert len(provider.revoked) == 12
+    assert LogEntry.objects.filter(action_flag=DELETION).count() == 13
+
+
+def test_deleting_by_a_filter_on_the_status_deletes_what_it_revokes(
+    root: Client, provider: Provider
+) -> None:
+    make_due_connections(3)
+    post_action(root, DELETE, url=f"{LIST}?status__exact=active", across=True)
+    assert not LeadExecConnection.objects.exists()
+    assert len(provider.revoked) == 3
+
+
+def test_deleting_while_the_provider_is_down_queues_the_revocation(
+    root: Client, provider: Provider
+) -> None:
+    rows = [make_connection("t")]
+    provider.answers["disconnect t"] = provider.answers["t"] = stand_in.unavailable
+    texts = messages_of(post_action(root, DELETE, rows))
+    assert texts[0] == "1 connection is deleted."
+    assert texts[1].startswith("1 revocation holds on this site and is queued")
+    assert PendingRevocation.objects.get().refresh_token == "t"
+
+
+def test_deleting_a_user_in_the_admin_queues_the_revocation(root: Client) -> None:
+    row = make_connection("t")
+    root.post(f"/admin/auth/user/{row.user_id}/delete/", {"post": "yes"})
+    assert not LeadExecConnection.objects.exists()
+    assert PendingRevocation.objects.get().refresh_token == "t"
+
+
+def test_what_others_protect_is_not_deleted(
+    root: Client, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = make_connection("t")
+    monkeypatch.setattr(
+        LeadExecConnectionAdmin,
+        "get_deleted_objects",
+        lambda self, rows, request: ([], {}, set(), ["invoice 7"]),
+    )
+    for confirmed in (False, True):
+        response = post_action(root, DELETE, [row], confirmed=confirmed)
+        assert "invoice 7" in response.content.decode()
+    assert statuses() == ["active"]

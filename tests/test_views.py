@@ -1,0 +1,590 @@
+"""The callback, confirm and disconnect views: who may do what (DESIGN has the table)."""
+
+import json
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.test import Client
+from django.urls import reverse
+from pytest_django import Settings
+
+from django_leadexec import returning
+from django_leadexec.models import LeadExecConnection, PendingRevocation
+
+from . import provider as stand_in
+from .factories import make_connection, make_user
+from .provider import Provider
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def post(client: Client, token: object, gesture: object = True, **more: Any) -> Any:
+    body = {"refreshToken": token, "gesture": gesture} | more
+    return client.post(
+        reverse("leadexec:callback"), json.dumps(body), content_type="application/json"
+    )
+
+
+def assert_error(response: Any, status: int, code: str) -> None:
+    assert response.status_code == status
+    assert response.json()["error"]["code"] == code
+    assert response.json()["error"]["message"]
+
+
+def user_of(client: Client) -> str | None:
+    """The name of the user this browser is logged in as."""
+    pk = client.session.get("_auth_user_id")
+    return get_user_model().objects.get(pk=pk).username if pk else None
+
+
+@pytest.fixture
+def ana(client: Client) -> Any:
+    user = make_user("ana", password="secret")
+    client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
+    return user
+
+
+@pytest.fixture
+def sign_in(settings: Settings) -> None:
+    settings.LEADEXEC = settings.LEADEXEC | {"SIGN_IN": True}
+
+
+@pytest.fixture
+def identify(settings: Settings) -> None:
+    settings.LEADEXEC = settings.LEADEXEC | {"IDENTIFY": "tests.site.identify"}
+
+
+class TestLoggedIn:
+    def test_a_click_with_a_new_token_connects(
+        self, provider: Provider, client: Client, ana: Any
+    ) -> None:
+        response = post(client, "new", next="/page/?a=b")
+        assert response.json() == {"status": "connected", "redirect": "/page/?a=b"}
+        row = LeadExecConnection.objects.get()
+        assert (row.user, row.refresh_token, row.status) == (ana, "new", "active")
+        assert row.access_token == "access-1-for-new"
+
+    def test_a_click_with_a_token_of_their_own_verifies_it(
+        self, provider: Provider, client: Client, ana: Any
+    ) -> None:
+        row = make_connection("mine", user=ana)
+        assert post(client, "mine").json()["status"] == "connected"
+        row.refresh_from_db()
+        assert row.access_token == "access-1-for-mine"
+
+    def test_a_click_revives_a_rejected_connection(
+        self, provider: Provider, client: Client, ana: Any
+    ) -> None:
+        row = make_connection("mine", user=ana, status="rejected", attempts=3)
+        assert post(client, "mine").json()["status"] == "connected"
+        row.refresh_from_db()
+        assert row.status == "active"
+
+    def test_another_token_replaces_the_one_on_file(
+        self, provider: Provider, client: Client, ana: Any
+    ) -> None:
+        make_connection("old", user=ana)
+        assert post(client, "new").json()["status"] == "connected"
+        assert LeadExecConnection.objects.get().refresh_token == "new"
+        assert not PendingRevocation.objects.exists()
+
+    def test_two_accounts_that_identify_tells_apart_are_two_connections(
+        self, provider: Provider, client: Client, ana: Any, identify: None
+    ) -> None:
+        post(client, "acme-1")
+        post(client, "globex-1")
+        post(client, "acme-2")
+        rows = LeadExecConnection.objects.order_by("pk")
+        assert [(row.account_id, row.refresh_token) for row in rows] == [
+            ("acme", "acme-2"),
+            ("globex", "globex-1"),
+        ]
+
+    def test_without_a_click_their_own_active_token_changes_nothing(
+        self, provider: Provider, client: Client, ana: Any
+    ) -> None:
+        make_connection("mine", user=ana)
+        assert post(client, "mine", False).json()["status"] == "connected"
+        assert not provider.calls
+
+    @pytest.mark.parametrize("status", ["new", "rejected"])
+    def test_without_a_click_nothing_else_happens(
+        self, provider: Provider, client: Client, ana: Any, status: str
+    ) -> None:
+        if status == "rejected":
+            make_connection("token", user=ana, status="rejected")
+        assert post(client, "token", False).json() == {"status": "ignored", "redirect": None}
+        assert not provider.calls
+
+    @pytest.mark.parametrize("gesture", [True, False])
+    def test_a_token_of_another_user_is_a_conflict(
+        self, provider: Provider, client: Client, ana: Any, gesture: bool
+    ) -> None:
+        make_connection("theirs")
+        assert_error(post(client, "theirs", gesture), 409, "conflict")
+        assert not provider.calls
+        assert LeadExecConnection.objects.get().user != ana
+
+    def test_a_new_token_for_another_users_account_is_a_conflict(
+        self, provider: Provider, client: Client, ana: Any, identify: None
+    ) -> None:
+        row = make_connection("acme-1", account_id="acme")
+        assert_error(post(client, "acme-2"), 409, "conflict")
+        row.refresh_from_db()
+        assert row.refresh_token == "acme-1"
+
+    def test_with_sign_in_a_new_token_passes_the_confirm_page(
+        self, provider: Provider, client: Client, ana: Any, sign_in: None, identify: None
+    ) -> None:
+        response = post(client, "acme-1", next="/page/")
+        assert response.json() == {
+            "status": "confirm_required",
+            "redirect": reverse("leadexec:confirm"),
+        }
+        assert not LeadExecConnection.objects.exists()
+        page = client.get(reverse("leadexec:confirm")).content.decode()
+        assert "acme" in page
+        assert "ana" in page
+        assert "acme-1" not in page
+        assert not LeadExecConnection.objects.exists()
+        response = client.post(reverse("leadexec:confirm"), {"confirm": "yes"})
+        assert response["Location"] == "/page/"
+        assert LeadExecConnection.objects.get().user == ana
+
+    def test_with_sign_in_their_own_token_needs_no_confirmation(
+        self, provider: Provider, client: Client, ana: Any, sign_in: None
+    ) -> None:
+        make_connection("mine", user=ana)
+        assert post(client, "mine").json()["status"] == "connected"
+
+
+class TestAnonymous:
+    def test_a_click_waits_for_login_and_confirmation(
+        self, provider: Provider, client: Client
+    ) -> None:
+        make_user("ana", password="secret")
+        response = post(client, "new", next="/page/")
+        assert response.json()["status"] == "login_required"
+        login = urlsplit(response.json()["redirect"])
+        assert login.path == "/accounts/login/"
+        assert parse_qs(login.query) == {"next": [reverse("leadexec:confirm")]}
+        assert not provider.calls
+        client.login(username="ana", password="secret")
+        assert b"ana" in client.get(reverse("leadexec:confirm")).content
+        assert not LeadExecConnection.objects.exists()
+        response = client.post(reverse("leadexec:confirm"), {"confirm": "yes"})
+        assert response["Location"] == "/page/"
+        assert LeadExecConnection.objects.get().user.username == "ana"
+
+    def test_the_waiting_token_lies_encrypted_in_the_session(
+        self, provider: Provider, client: Client
+    ) -> None:
+        post(client, "canary-token")
+        assert "canary-token" not in json.dumps(dict(client.session))
+
+    def test_no_drops_the_link(self, provider: Provider, client: Client) -> None:
+        user = make_user()
+        post(client, "new")
+        client.force_login(user)
+        client.post(reverse("leadexec:confirm"), {"confirm": "no"})
+        client.post(reverse("leadexec:confirm"), {"confirm": "yes"})
+        assert not LeadExecConnection.objects.exists()
+        assert not provider.calls
+
+    def test_a_link_waits_ten_minutes_at_most(
+        self, provider: Provider, client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("django_leadexec.pending_link.LIFETIME", -1)
+        post(client, "new")
+        client.force_login(make_user())
+        client.post(reverse("leadexec:confirm"), {"confirm": "yes"})
+        assert not LeadExecConnection.objects.exists()
+
+    def test_logging_out_drops_the_link(self, provider: Provider, client: Client) -> None:
+        post(client, "new")
+        client.force_login(make_user())
+        client.get(reverse("leadexec:confirm"))
+        client.logout()
+        client.force_login(make_user())
+        client.post(reverse("leadexec:confirm"), {"confirm": "yes"})
+        assert not LeadExecConnection.objects.exists()
+
+    def test_the_confirm_page_belongs_to_the_first_who_sees_it(
+        self, provider: Provider, client: Client
+    ) -> None:
+        post(client, "new")
+        first, second = make_user(), make_user()
+        client.force_login(first)
+        client.get(reverse("leadexec:confirm"))
+        session = client.session
+        kept = session["leadexec_pending_link"]
+        client.force_login(second)
+        session = client.session
+        session["leadexec_pending_link"] = kept
+        session.save()
+        client.post(reverse("leadexec:confirm"), {"confirm": "yes"})
+        assert not LeadExecConnection.objects.exists()
+
+    def test_an_unavailable_provider_at_the_confirmation_keeps_the_link(
+        self, provider: Provider, client: Client
+    ) -> None:
+        post(client, "new")
+        client.force_login(make_user())
+        provider.answers["new"] = stand_in.unavailable
+        response = client.post(reverse("leadexec:confirm"), {"confirm": "yes"})
+        assert response.status_code == 503
+        assert b"HTTP 503" in response.content
+        del provider.answers["new"]
+        client.post(reverse("leadexec:confirm"), {"confirm": "yes"})
+        assert LeadExecConnection.objects.get().refresh_token == "new"
+
+    def test_a_refusal_at_the_confirmation_links_nothing(
+        self, provider: Provider, client: Client
+    ) -> None:
+        post(client, "new")
+        client.force_login(make_user())
+        provider.answers["new"] = stand_in.refused
+        response = client.post(reverse("leadexec:confirm"), {"confirm": "yes"})
+        assert response.status_code == 302
+        assert not LeadExecConnection.objects.exists()
+
+    def test_without_a_click_nothing_happens(self, provider: Provider, client: Client) -> None:
+        make_connection("on-file")
+        for token in ("new", "on-file"):
+            assert post(client, token, False).json()["status"] == "ignored"
+        assert not provider.calls
+        assert not client.session.keys()
+
+
+@pytest.mark.usefixtures("sign_in")
+class TestSignIn:
+    def test_a_click_with_a_token_on_file_signs_its_user_in(
+        self, provider: Provider, client: Client
+    ) -> None:
+        row = make_connection("on-file")
+        response = post(client, "on-file", next="/page/")
+        assert response.json() == {"status": "signed_in", "redirect": "/page/"}
+        assert user_of(client) == row.user.username
+        assert provider.refreshes["on-file"] == 1
+
+    def test_the_session_is_a_new_one(self, provider: Provider, client: Client) -> None:
+        make_connection("on-file")
+        session = client.session
+        session["planted"] = True
+        session.save()
+        before = session.session_key
+        client.cookies["sessionid"] = str(before)
+        post(client, "on-file")
+        assert client.session.session_key != before
+
+    def test_a_known_account_signs_in_with_another_token(
+        self, provider: Provider, client: Client, identify: None
+    ) -> None:
+        row = make_connection("acme-1", account_id="acme")
+        assert post(client, "acme-2").json()["status"] == "signed_in"
+        assert user_of(client) == row.user.username
+        row.refresh_from_db()
+        assert row.refresh_token == "acme-2"
+
+    def test_a_refused_token_signs_nobody_in(self, provider: Provider, client: Client) -> None:
+        make_connection("on-file")
+        provider.answers["on-file"] = stand_in.refused
+        assert_error(post(client, "on-file"), 422, "rejected")
+        assert user_of(client) is None
+
+    @pytest.mark.parametrize("flag", ["is_staff", "is_superuser", "inactive"])
+    def test_staff_superusers_and_the_inactive_are_never_signed_in(
+        self, provider: Provider, client: Client, flag: str
+    ) -> None:
+        fields: dict[str, Any] = {"is_active": False} if flag == "inactive" else {flag: True}
+        make_connection("on-file", user=make_user(**fields))
+        assert_error(post(client, "on-file"), 403, "not_allowed")
+        assert user_of(client) is None
+        assert not provider.calls
+
+    def test_who_becomes_staff_is_signed_out(self, provider: Provider, client: Client) -> None:
+        row = make_connection("on-file")
+        post(client, "on-file")
+        get_user_model().objects.filter(pk=row.user.pk).update(is_staff=True)
+        assert not client.get("/page/").wsgi_request.user.is_authenticated
+
+    def test_an_unknown_account_waits_for_login(
+        self, provider: Provider, client: Client, identify: None
+    ) -> None:
+        assert post(client, "acme-1").json()["status"] == "login_required"
+        assert not LeadExecConnection.objects.exists()
+
+    def test_the_automatic_return_signs_in_the_browser_of_an_earlier_sign_in(
+        self, provider: Provider, client: Client
+    ) -> None:
+        row = make_connection("on-file")
+        post(client, "on-file")
+        assert client.cookies[returning.COOKIE]["httponly"]
+        del client.cookies["sessionid"]  # as if it had run out
+        assert post(client, "on-file", False).json()["status"] == "signed_in"
+        assert user_of(client) == row.user.username
+
+    def test_another_browser_does_not_return_without_a_click(
+        self, provider: Provider, client: Client
+    ) -> None:
+        make_connection("on-file")
+        post(client, "on-file")
+        assert post(Client(), "on-file", False).json()["status"] == "ignored"
+
+    def test_a_sign_out_anywhere_holds_the_automatic_return_back(
+        self, provider: Provider, client: Client
+    ) -> None:
+        row = make_connection("on-file")
+        post(client, "on-file")
+        elsewhere = Client()
+        elsewhere.force_login(row.user, backend="django.contrib.auth.backends.ModelBackend")
+        elsewhere.logout()
+        del client.cookies["sessionid"]
+        assert post(client, "on-file", False).json()["status"] == "ignored"
+        assert post(client, "on-file", True).json()["status"] == "signed_in"
+        del client.cookies["sessionid"]
+        assert post(client, "on-file", False).json()["status"] == "signed_in"
+
+    def test_a_new_password_ends_the_automatic_return(
+        self, provider: Provider, client: Client
+    ) -> None:
+        row = make_connection("on-file")
+        post(client, "on-file")
+        row.user.set_password("changed")
+        row.user.save()
+        del client.cookies["sessionid"]
+        assert post(client, "on-file", False).json()["status"] == "ignored"
+
+    def test_a_tampered_return_cookie_is_worth_nothing(
+        self, provider: Provider, client: Client
+    ) -> None:
+        make_connection("on-file")
+        post(client, "on-file")
+        del client.cookies["sessionid"]
+        client.cookies[returning.COOKIE] = client.cookies[returning.COOKIE].value[:-1] + "x"
+        assert post(client, "on-file", False).json()["status"] == "ignored"
+
+    def test_a_browser_returns_only_by_its_own_connection(
+        self, provider: Provider, client: Client
+    ) -> None:
+        make_connection("mine")
+        make_connection("other")
+        post(client, "mine")
+        del client.cookies["sessionid"]
+        assert post(client, "other", False).json()["status"] == "ignored"
+
+
+@pytest.mark.usefixtures("sign_in", "identify")
+class TestCreateUser:
+    @pytest.fixture(autouse=True)
+    def create_user(self, settings: Settings) -> None:
+        settings.LEADEXEC = settings.LEADEXEC | {"CREATE_USER": "tests.site.create_user"}
+
+    def test_an_unknown_account_gets_a_user_of_its_own(
+        self, provider: Provider, client: Client
+    ) -> None:
+        assert post(client, "acme-1").json()["status"] == "signed_in"
+        assert user_of(client) == "user of acme"
+        assert LeadExecConnection.objects.get().account_id == "acme"
+        client.logout()
+        assert post(client, "acme-2").json()["status"] == "signed_in"
+        assert get_user_model().objects.count() == 1
+
+    def test_without_a_click_nobody_is_made(self, provider: Provider, client: Client) -> None:
+        assert post(client, "acme-1", False).json()["status"] == "ignored"
+        assert not get_user_model().objects.exists()
+
+    @pytest.mark.parametrize("answer", ["hand_out_an_existing_user", "make_a_superuser"])
+    def test_only_a_new_ordinary_user_will_do(
+        self, provider: Provider, client: Client, settings: Settings, answer: str
+    ) -> None:
+        make_user("somebody")
+        settings.LEADEXEC = settings.LEADEXEC | {"CREATE_USER": f"tests.site.{answer}"}
+        client.raise_request_exception = False
+        assert post(client, "acme-1").status_code == 500
+        assert user_of(client) is None
+        assert not LeadExecConnection.objects.exists()
+        assert get_user_model().objects.count() == 1
+
+    @pytest.mark.parametrize("answer", ["answer_none", "answer_the_word_null", "answer_too_much"])
+    def test_an_account_that_names_nothing_connects_nothing(
+        self, provider: Provider, client: Client, settings: Settings, answer: str
+    ) -> None:
+        settings.LEADEXEC = settings.LEADEXEC | {"IDENTIFY": f"tests.site.{answer}"}
+        assert_error(post(client, "acme-1"), 502, "unavailable")
+        assert not LeadExecConnection.objects.exists()
+
+
+class TestAnswers:
+    @pytest.mark.parametrize(
+        "token", ["", ".", "..", "a b", "a\nb", "a\0b", "ä", "x" * 2049, 7, None, ["t"]]
+    )
+    def test_what_cannot_be_a_token_is_malformed(
+        self, provider: Provider, client: Client, ana: Any, token: object
+    ) -> None:
+        assert_error(post(client, token), 400, "malformed")
+        assert not provider.calls
+
+    @pytest.mark.parametrize(
+        "body", ["", "[]", "{", '{"refreshToken": "t"}', "[" * 10_000, '"t"', "\xff"]
+    )
+    def test_a_body_that_cannot_be_read_is_malformed(self, client: Client, body: str) -> None:
+        response = client.post(reverse("leadexec:callback"), body, content_type="application/json")
+        assert_error(response, 400, "malformed")
+
+    def test_a_gesture_is_true_or_false(self, client: Client) -> None:
+        assert_error(post(client, "t", "yes"), 400, "malformed")
+
+    def test_a_form_is_not_json(self, client: Client) -> None:
+        response = client.post(reverse("leadexec:callback"), {"refreshToken": "t"})
+        assert_error(response, 400, "malformed")
+
+    def test_too_much_is_not_even_read(self, client: Client) -> None:
+        assert_error(post(client, "x" * 20_000), 413, "too_large")
+
+    def test_only_post_is_allowed(self, client: Client) -> None:
+        response = client.get(reverse("leadexec:callback"))
+        assert_error(response, 405, "method")
+        assert response["Allow"] == "POST"
+
+    def test_a_csrf_failure_is_json(self) -> None:
+        response = post(Client(enforce_csrf_checks=True), "t")
+        assert_error(response, 403, "csrf")
+
+    @pytest.mark.parametrize("in_session", [True, False])
+    def test_the_csrf_token_passes_wherever_it_is_kept(
+        self, provider: Provider, settings: Settings, in_session: bool
+    ) -> None:
+        settings.CSRF_USE_SESSIONS = in_session
+        settings.CSRF_COOKIE_HTTPONLY = True
+        client = Client(enforce_csrf_checks=True)
+        csrf_token = client.get("/page/").context["csrf_token"]
+        response = client.post(
+            reverse("leadexec:callback"),
+            json.dumps({"refreshToken": "t", "gesture": True}),
+            content_type="application/json",
+            headers={"X-CSRFToken": str(csrf_token)},
+        )
+        assert response.json()["status"] == "login_required"
+
+    def test_a_refusal_is_422(self, provider: Provider, client: Client, ana: Any) -> None:
+        provider.answers["bad-token"] = stand_in.refused
+        assert_error(post(client, "bad-token"), 422, "rejected")
+
+    def test_an_unavailable_provider_is_502(
+        self, provider: Provider, client: Client, ana: Any
+    ) -> None:
+        provider.answers["new"] = stand_in.throttling(30)
+        response = post(client, "new")
+        assert_error(response, 502, "unavailable")
+        assert response["Retry-After"] == "30"
+        assert not LeadExecConnection.objects.exists()
+
+    def test_the_rate_of_provider_calls_is_limited(
+        self, provider: Provider, client: Client, ana: Any, settings: Settings
+    ) -> None:
+        settings.LEADEXEC = settings.LEADEXEC | {"CALLBACK_RATE": "2/d"}
+        settings.CACHES = {
+            "default": {
+                "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+                "LOCATION": "rate",
+            }
+        }
+        assert [post(client, f"t{number}").status_code for number in range(3)] == [200, 200, 429]
+        assert int(post(client, "t4")["Retry-After"]) > 0
+        assert sum(provider.refreshes.values()) == 2
+
+    @pytest.mark.parametrize(
+        "wanted",
+        ["//evil.example", "https://evil.example/", "javascript:alert(1)", "\\\\evil.example", ""],
+    )
+    def test_next_stays_within_the_site(
+        self, provider: Provider, client: Client, ana: Any, wanted: str
+    ) -> None:
+        assert post(client, "t", next=wanted).json()["redirect"] is None
+
+    def test_answers_are_never_cached_and_hold_no_token(
+        self, provider: Provider, client: Client, ana: Any
+    ) -> None:
+        response = post(client, "canary-token")
+        assert "no-store" in response["Cache-Control"]
+        assert "canary" not in response.content.decode() + str(response.headers)
+
+    def test_a_token_in_the_outbox_is_revoked_and_not_linked(
+        self, provider: Provider, client: Client, ana: Any
+    ) -> None:
+        make_connection("t", user=ana)
+        LeadExecConnection.objects.all().move_to_outbox()
+        assert_error(post(client, "t"), 409, "revoking")
+        assert provider.revoked == {"t"}
+        assert not LeadExecConnection.objects.live().exists()
+
+
+class TestDisconnect:
+    def disconnect(self, client: Client, **fields: Any) -> Any:
+        return client.post(reverse("leadexec:disconnect"), fields)
+
+    def test_a_form_revokes_the_connection_and_goes_back(
+        self, provider: Provider, client: Client, ana: Any
+    ) -> None:
+        row = make_connection("t", user=ana)
+        response = self.disconnect(client, connection=row.pk, next="/page/?x=1")
+        assert response["Location"] == "/page/?x=1"
+        assert provider.revoked == {"t"}
+
+    def test_the_only_connection_need_not_be_named(
+        self, provider: Provider, client: Client, ana: Any
+    ) -> None:
+        make_connection("t", user=ana)
+        response = client.post(
+            reverse("leadexec:disconnect"), headers={"Accept": "application/json"}
+        )
+        assert response.json() == {"status": "disconnected", "redirect": "/page/"}
+
+    def test_an_unreachable_provider_is_told_later(
+        self, provider: Provider, client: Client, ana: Any
+    ) -> None:
+        make_connection("t", user=ana)
+        provider.answers["disconnect t"] = stand_in.unavailable
+        response = client.post(
+            reverse("leadexec:disconnect"), headers={"Accept": "application/json"}
+        )
+        assert response.json()["status"] == "disconnecting"
+        assert PendingRevocation.objects.exists()
+
+    @pytest.mark.parametrize("named", ["999999", "x", "1e3", "9" * 30, "-1"])
+    def test_what_is_not_the_users_own_is_not_found(
+        self, provider: Provider, client: Client, ana: Any, named: str
+    ) -> None:
+        make_connection("mine", user=ana)
+        theirs = make_connection("theirs")
+        for key in (named, str(theirs.pk)):
+            assert self.disconnect(client, connection=key).status_code == 404
+        assert LeadExecConnection.objects.active().count() == 2
+
+    def test_two_connections_have_to_be_told_apart(
+        self, provider: Provider, client: Client, ana: Any
+    ) -> None:
+        make_connection("a", user=ana, account_id="a")
+        make_connection("b", user=ana, account_id="b")
+        assert self.disconnect(client).status_code == 404
+
+    def test_the_anonymous_are_sent_to_log_in(self, client: Client) -> None:
+        response = self.disconnect(client)
+        assert response["Location"].startswith("/accounts/login/")
+
+    def test_it_needs_post_and_csrf(self, ana: Any, client: Client) -> None:
+        assert client.get(reverse("leadexec:disconnect")).status_code == 405
+        strict = Client(enforce_csrf_checks=True)
+        strict.force_login(ana)
+        assert self.disconnect(strict).status_code == 403
+
+
+@pytest.mark.parametrize("name", ["callback", "disconnect", "confirm"])
+def test_no_view_that_calls_the_provider_runs_in_a_transaction(name: str) -> None:
+    from django.urls import resolve
+
+    view = resolve(reverse(f"leadexec:{name}")).func
+    assert view._non_atomic_requests == {"default"}  # type: ignore[attr-defined]
