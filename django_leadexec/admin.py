@@ -212,7 +212,7 @@ class LeadExecConnectionAdmin(_ReadOnlyAdmin[LeadExecConnection]):
                 chosen,
                 title=_("Revoke at LeadExec?"),
                 action="revoke_selected",
-                concerned=chosen.live(),
+                rows=chosen.live(),
             )
         with writing(chosen.db):
             total = chosen.count()
@@ -253,7 +253,7 @@ class LeadExecConnectionAdmin(_ReadOnlyAdmin[LeadExecConnection]):
                 chosen,
                 title=_("Delete connections?"),
                 action="delete_selected",
-                concerned=chosen,
+                rows=chosen,
                 model_count=model_count,
             )
         with writing(chosen.db):
@@ -295,16 +295,19 @@ class LeadExecConnectionAdmin(_ReadOnlyAdmin[LeadExecConnection]):
         *,
         title: str,
         action: str,
-        concerned: ConnectionQuerySet,
+        rows: ConnectionQuerySet,
         model_count: Any = None,
     ) -> HttpResponse | None:
-        """The page that names the selection and carries it: few keys, or the list's address."""
-        total, count = chosen.count(), concerned.count()
+        """The page that names the selection and carries it: few keys, or the list's address.
+
+        ``rows``: those of the selection that the action will change.
+        """
+        total, count = chosen.count(), rows.count()
         if not count:
             text = _say(REVOKED_ALREADY, total) or _("Nothing to do.")
             self.message_user(request, text, messages.WARNING)
             return None
-        sample = list(concerned.select_related("user").order_by("-pk")[:SAMPLE])
+        sample = list(rows.select_related("user").order_by("-pk")[:SAMPLE])
         across = _is_across(request)
         request.current_app = self.admin_site.name
         context = {

@@ -97,7 +97,7 @@ def authorize(refresh_token: str, visit: Visit) -> Outcome:
     if not is_token(refresh_token):
         raise MalformedToken("The page sent something that is not a refresh token.")
     conf = get_settings()
-    row = _rows().holding(refresh_token).select_related("user").first()
+    row = _row_of(refresh_token, conf)
     if visit.user.is_authenticated:
         return _authorize_user(refresh_token, row, visit, conf)
     return _authorize_stranger(refresh_token, row, visit, conf)
@@ -106,7 +106,7 @@ def authorize(refresh_token: str, visit: Visit) -> Outcome:
 def confirm(refresh_token: str, user: AbstractBaseUser, spend: Callable[[], None]) -> Connected:
     """Link a token that has waited for its visitor to log in, or to confirm. Raises as above."""
     conf = get_settings()
-    row = _rows().holding(refresh_token).select_related("user").first()
+    row = _row_of(refresh_token, conf)
     _refuse_if_anothers(row, user)
     return Connected(_Verified.ask(refresh_token, row, conf, spend).link_to(user))
 
@@ -247,6 +247,11 @@ def _store(store: Callable[[], LeadExecConnection]) -> LeadExecConnection:
         pass
     with writing(_database()):
         return store()
+
+
+def _row_of(refresh_token: str, conf: Settings) -> LeadExecConnection | None:
+    rows = _rows().holding(refresh_token).filter(app_id=conf.app_id)
+    return rows.select_related("user").first()
 
 
 def _rows() -> ConnectionQuerySet:

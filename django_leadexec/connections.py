@@ -235,7 +235,9 @@ def record(row: LeadExecConnection, outcome: RefreshOutcome) -> None:
 
 
 def announce(row: LeadExecConnection, outcome: RefreshOutcome) -> None:
-    """Send the signal for an answer that has been written."""
+    """Send the signal for an answer that has been written, if it changed anything."""
+    if row.version == row.claimed_version and not row.is_given_up():
+        return
     if isinstance(outcome, Fresh):
         signals.announce(signals.connection_refreshed, row)
     elif isinstance(outcome, Refused):

@@ -294,7 +294,7 @@ class LeadExecConnection(Leased):
     )
     app_id = models.CharField(_("application ID"), max_length=100)
     account_id = models.CharField(_("LeadExec account"), max_length=255, blank=True, default="")
-    identity = models.CharField(max_length=64, unique=True, null=True, editable=False)
+    identity = models.CharField(max_length=64, null=True, editable=False)
     status = models.CharField(
         _("status"), max_length=10, choices=Status.choices, default=Status.ACTIVE
     )
@@ -302,7 +302,7 @@ class LeadExecConnection(Leased):
     refresh_token_ciphertext: Ciphertext
     access_token = EncryptedTextField(editable=False)
     access_token_ciphertext: Ciphertext
-    fingerprint = models.CharField(max_length=64, unique=True, null=True, editable=False)
+    fingerprint = models.CharField(max_length=64, null=True, editable=False)
     version = models.PositiveBigIntegerField(default=1, editable=False)
     expires_at = models.DateTimeField(_("access token expires"), null=True)
     refresh_after = models.DateTimeField(_("next refresh"), null=True)
@@ -322,6 +322,11 @@ class LeadExecConnection(Leased):
         verbose_name_plural = _("LeadExec connections")
         indexes = [
             models.Index(fields=["app_id", "refresh_after", "id"], name="leadexec_due"),
+        ]
+        # Not unique=True, for which PostgreSQL gets a second index that each refresh has to write.
+        constraints = [
+            models.UniqueConstraint(fields=["identity"], name="leadexec_one_row_per_account"),
+            models.UniqueConstraint(fields=["fingerprint"], name="leadexec_one_row_per_token"),
         ]
         permissions = [("revoke_leadexecconnection", _("Can revoke LeadExec connections"))]
 
@@ -449,21 +454,19 @@ def link(
     Call it inside ``writing()``. IntegrityError: somebody else did the same just now; try again.
     """
     manager = LeadExecConnection.objects.using(using)
+    of_token = manager.holding(refresh_token)._locked().first()
+    if of_token and not account_id:
+        account_id = of_token.account_id
     kind, value = ("account", account_id) if account_id else ("user", str(user.pk))
     identity = crypto.identity(app_id, kind, value)
-    of_token = manager.holding(refresh_token)._locked().first()
     of_identity = manager.live().filter(identity=identity)._locked().first()
-    holders = [row for row in (of_token, of_identity) if row is not None]
-    if any(row.user_id != user.pk for row in holders):
+    if any(row and row.user_id != user.pk for row in (of_token, of_identity)):
         raise ConnectionConflict("This LeadExec account is connected to another user of this site.")
-    if of_token and not account_id:
-        row = of_token
-    else:
-        row = of_identity or of_token or LeadExecConnection(user_id=user.pk, app_id=app_id)
-        row.account_id, row.identity = account_id, identity
-        if of_token and of_token.pk != row.pk:
-            # The same token again, so nothing is left to be revoked.
-            manager.filter(pk=of_token.pk)._erase(timezone.now())
+    row = of_identity or of_token or LeadExecConnection(user_id=user.pk)
+    if of_token and of_token.pk != row.pk:
+        # The same token again, so nothing is left to be revoked.
+        manager.filter(pk=of_token.pk)._erase(timezone.now())
+    row.app_id, row.account_id, row.identity = app_id, account_id, identity
     row.refresh_token = refresh_token
     row.fingerprint = crypto.fingerprint(refresh_token)
     row.lease_id, row.lease_until = "", 0
@@ -475,7 +478,7 @@ def link(
             using=using,
             update_fields={
                 *LeadExecConnection.WRITTEN_UNDER_LEASE,
-                *("account_id", "identity", "refresh_token", "fingerprint"),
+                *("app_id", "account_id", "identity", "refresh_token", "fingerprint"),
                 *("lease_id", "lease_until"),
             },
         )
@@ -491,7 +494,7 @@ class PendingRevocation(Leased):
     app_id = models.CharField(_("application ID"), max_length=100)
     refresh_token = EncryptedTextField(editable=False)
     refresh_token_ciphertext: Ciphertext
-    fingerprint = models.CharField(max_length=64, db_index=True, editable=False)
+    fingerprint = models.CharField(max_length=64, editable=False)
     requested_at = models.DateTimeField(_("requested"))
     # None: given up after 30 days, and left for the operator to see.
     retry_after = models.DateTimeField(_("next try"), null=True, db_index=True)
@@ -503,6 +506,7 @@ class PendingRevocation(Leased):
     class Meta:
         verbose_name = _("pending revocation")
         verbose_name_plural = _("pending revocations")
+        indexes = [models.Index(fields=["fingerprint"], name="leadexec_outbox_token")]
 
     def __str__(self) -> str:
         return f"pending revocation {self.pk}"

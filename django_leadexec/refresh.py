@@ -190,7 +190,8 @@ class Refresher:
         self.options = options
         self.stop = stop or threading.Event()
         self.progress = progress
-        self.memory = _Memory()
+        # One each: a disconnect call that is broken must not keep refreshes from being tried.
+        self.memories = {_Revoke: _Memory(), _Refresh: _Memory()}
 
     def run(self) -> Report:
         """Do what is due now. Raises ImproperlyConfigured and database errors."""
@@ -241,7 +242,8 @@ class _Run:
     def __init__(self, refresher: Refresher) -> None:
         self.options = refresher.options
         self.stop = refresher.stop
-        self.memory = refresher.memory
+        self.memories = refresher.memories
+        self.memory = self.memories[_Refresh]
         self.progress = refresher.progress
         self.conf = get_settings()
         self.report = Report()
@@ -271,8 +273,10 @@ class _Run:
             worker.start()
         try:
             if self.options.revocations is not None:
+                self._turn_to(_Revoke)
                 self._drain(self._claim_revocations)
             if self.options.chosen is not None:
+                self._turn_to(_Refresh)
                 self._count_foreign()
                 self._refresh_connections()
         finally:
@@ -283,6 +287,13 @@ class _Run:
         self._count_rest()
         self.report.seconds = round(time.time() - self.started, 3)
         return self.report
+
+    def _turn_to(self, kind: type[_Refresh] | type[_Revoke]) -> None:
+        """Begin with another kind of work; a Retry-After holds for both."""
+        held_until = self.memory.resume_at
+        self.memory = self.memories[kind]
+        self.memory.resume_at = max(self.memory.resume_at, held_until)
+        self.gave_up = False
 
     # The threads
 
@@ -382,6 +393,8 @@ class _Run:
             self._give_back()
             return
         left = self.memory.resume_at - time.monotonic()
+        if left > PATIENCE:
+            self._give_up()
         if left > 0:
             if left > WRITE_EVERY:
                 self._give_back()
@@ -421,8 +434,6 @@ class _Run:
             memory.hold(min(PROBE_PAUSE * 2**memory.failed_probes, PATIENCE))
             if memory.failed_probes >= PROBES:
                 self._give_up()
-        if result.retry_after and result.retry_after > PATIENCE:
-            self._give_up()
 
     def _give_up(self) -> None:
         self.report.outage = True
@@ -504,7 +515,7 @@ class _Run:
     def _count_rest(self) -> None:
         outbox = PendingRevocation.objects.using(self.options.using)
         self.report.pending = outbox.count()
-        if self._is_over() or self.report.everybody_refused:
+        if self._is_over() or self.report.outage or self.report.everybody_refused:
             if self.options.chosen is not None:
                 due_rows = due_connections(self.options, self.conf, self.started)
                 self.report.left += due_rows.count()

@@ -67,4 +67,5 @@ def end_automatic_return(sender: Any, user: AbstractBaseUser | None, **kwargs: A
 
 def _seal(connection: LeadExecConnection) -> str:
     password = getattr(connection.user, "password", "")
-    return salted_hmac(SALT, f"{connection.pk}:{connection.sign_outs}:{password}").hexdigest()
+    bound_to = f"{connection.pk}:{connection.sign_outs}:{password}"
+    return salted_hmac(SALT, bound_to, algorithm="sha256").hexdigest()

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -77,9 +77,10 @@ class _CsrfCheck(CsrfViewMiddleware):
         return None if reason is None else str(reason)
 
 
-def _door(view: View) -> View:
+def _door(view: View, *, has_form: bool = False) -> View:
     """For views that post and may wait for the provider: POST only, CSRF checked, never cached,
-    and outside of ATOMIC_REQUESTS on every database, as a call may not hold a transaction open."""
+    and outside of ATOMIC_REQUESTS on every database, as a call may not hold a transaction open.
+    ``has_form``: it is for forms as well as for scripts, which always get JSON."""
 
     @csrf_exempt
     @wraps(view)
@@ -88,11 +89,11 @@ def _door(view: View) -> View:
             response: HttpResponseBase = _error(405, "method", _("Only POST is allowed here."))
             response.headers["Allow"] = "POST"
         elif reason := _CsrfCheck.fails(request):
-            if _wants_json(request):
+            if has_form and not _wants_json(request):
+                response = csrf_failure(request, reason=reason)
+            else:
                 message = _("This page has expired. Please reload it and try again.")
                 response = _error(403, "csrf", message)
-            else:
-                response = csrf_failure(request, reason=reason)
         else:
             response = view(request)
         add_never_cache_headers(response)
@@ -151,7 +152,7 @@ def _sign_in(
     return response
 
 
-@_door
+@partial(_door, has_form=True)
 def disconnect(request: HttpRequest) -> HttpResponseBase:
     """Revoke a connection of the user's own: the one named, or the only one there is."""
     if not request.user.is_authenticated:

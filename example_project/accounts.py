@@ -1,8 +1,9 @@
 """Who is who: what a site writes itself to let people sign in with LeadExec."""
 
+import secrets
+
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import AbstractBaseUser
 
 from django_leadexec.session import LeadExecSession
@@ -20,12 +21,11 @@ def identify(session: LeadExecSession) -> str:
 
 
 def create_user(account_id: str, session: LeadExecSession) -> AbstractBaseUser:
-    """The site's user for an account; the same one again after a disconnect.
+    """A user for an account that the site doesn't know, or no longer does. Has no password.
 
-    No form accepts a colon in a user name, so nobody can have taken this one before.
+    Always a new one: who may use an existing user is for that user to say. No form accepts a
+    colon in a user name, so nobody can have taken the name before.
     """
-    user, _ = get_user_model().objects.get_or_create(
-        username=f"leadexec:{account_id}",
-        defaults={"first_name": account_id, "password": make_password(None)},
+    return get_user_model().objects.create_user(
+        f"{account_id}:{secrets.token_hex(4)}", first_name=account_id
     )
-    return user

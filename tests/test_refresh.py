@@ -286,6 +286,18 @@ def test_a_revocation_that_fails_waits_for_its_next_try(provider: Provider) -> N
     assert run().failed == 0  # not due yet
 
 
+def test_a_broken_disconnect_call_keeps_no_refresh_from_being_made(provider: Provider) -> None:
+    make_due_connections(60, "gone")
+    LeadExecConnection.objects.all().move_to_outbox()
+    make_due_connections(30, "kept")
+    for number in range(60):
+        provider.answers[f"disconnect gone-{number}"] = stand_in.unavailable
+    report = run(workers=4)
+    assert report.refreshed == 30
+    assert report.failed < 60
+    assert report.left == 60 - report.failed
+
+
 def seconds_until(moment: datetime | None) -> float:
     assert moment is not None
     return moment.timestamp() - time.time()

@@ -207,6 +207,7 @@ def test_an_ignored_result_is_offered_and_posted_only_by_a_click(site: Site):
     assert "rt-1" not in site.page.content()
     site.page.evaluate("document.querySelector('.leadexec-continue').click()")
     site.posted(1)
+    site.provider = ""
     button.click()
     assert site.posted(2)[1] == {"refreshToken": "rt-1", "gesture": True, "next": None}
     site.wait_for(lambda: site.visits[-1] == ("GET", "/leads/"))
@@ -644,6 +645,23 @@ def test_a_button_that_is_inserted_later_works_each_time(site: Site):
         site.click()
         site.says("alert", f"No {count}.")
         assert site.posted(count)[-1]["gesture"] is True
+
+
+def test_a_button_that_is_replaced_without_running_its_script_takes_the_first_click(site: Site):
+    site.provider = """
+    window.listening ??= document.addEventListener("click", (event) => {
+      if (event.target.id !== "leAppButton") return;
+      AuthorizeResult({valid: true, refreshToken: "rt-1"});
+    }) ?? true;"""
+    site.answer({"error": {"code": "rejected", "message": "No."}}, status=422)
+    site.open(before="<main>", after="</main>")
+    site.page.evaluate(
+        "(html) => { document.querySelector('main').innerHTML = html; }",
+        site.render("{% leadexec_button %}"),
+    )
+    site.click()
+    site.says("alert", "No.")
+    assert site.posted()[0]["gesture"] is True
 
 
 def test_a_result_for_a_button_that_was_removed_goes_to_the_pages_function_only(site: Site):

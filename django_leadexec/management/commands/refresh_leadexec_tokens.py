@@ -18,7 +18,14 @@ from ...client import POOL_SIZE
 from ...conf import get_settings
 from ...connections import database_of
 from ...models import PendingRevocation
-from ...refresh import EVERYBODY_REFUSED, Options, Refresher, Report, due_connections, due_revocations
+from ...refresh import (
+    EVERYBODY_REFUSED,
+    Options,
+    Refresher,
+    Report,
+    due_connections,
+    due_revocations,
+)
 
 MAX_BATCH = 5_000
 
