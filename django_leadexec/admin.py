@@ -24,6 +24,8 @@ from django.db.models import Count, Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.text import Truncator
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext_lazy
 
@@ -47,6 +49,7 @@ logger = logging.getLogger(__name__)
 
 CHUNK = 500
 SAMPLE = 10
+ERROR_LENGTH = 60
 
 # How many of each there are; said only of those there are.
 CONFIRMED = ngettext_lazy(
@@ -118,6 +121,14 @@ class _ReadOnlyAdmin(_ModelAdmin[Row]):
     def has_change_permission(self, request: HttpRequest, obj: Row | None = None) -> bool:
         return False
 
+    @admin.display(description=gettext_lazy("last error"), ordering="last_error")
+    def error(self, row: Row) -> str:
+        """Its beginning, on one line; the row's own page has all of it."""
+        text: str = getattr(row, "last_error", "")
+        return text and format_html(
+            '<span class="nowrap">{}</span>', Truncator(text).chars(ERROR_LENGTH)
+        )
+
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
         # Or ?fingerprint__startswith= would tell a hidden column, one letter at a time.
         try:
@@ -158,7 +169,7 @@ class GivenUpFilter(admin.SimpleListFilter):
 
 @admin.register(LeadExecConnection)
 class LeadExecConnectionAdmin(_ReadOnlyAdmin[LeadExecConnection]):
-    list_display = ("user", "account_id", "status", "expires_at", "refresh_after", "last_error")
+    list_display = ("user", "account_id", "status", "expires_at", "refresh_after", "error")
     list_filter = ("status", TroubleFilter, "refreshed_at")
     list_select_related = ("user",)
     date_hierarchy = "created_at"
@@ -401,7 +412,7 @@ class LeadExecConnectionAdmin(_ReadOnlyAdmin[LeadExecConnection]):
 
 @admin.register(PendingRevocation)
 class PendingRevocationAdmin(_ReadOnlyAdmin[PendingRevocation]):
-    list_display = ("app_id", "requested_at", "next_try", "attempts", "last_error")
+    list_display = ("app_id", "requested_at", "next_try", "attempts", "error")
     list_filter = (GivenUpFilter,)
     shown = ("app_id", "requested_at", "retry_after", "attempts", "last_error")
     actions = None

@@ -27,7 +27,6 @@ from urllib.parse import quote, unquote, urlencode
 
 import requests
 from requests.adapters import HTTPAdapter
-from requests.hooks import default_hooks
 from requests.structures import CaseInsensitiveDict
 from requests.utils import default_user_agent
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
@@ -95,7 +94,7 @@ class Client:
         self._options: dict[str, Any] = dict(
             session.merge_environment_settings(base_url, {}, True, None, None)
         )
-        self._adapter = QuietAdapter(pool_maxsize=POOL_SIZE)
+        self._adapter = _ProviderAdapter(pool_maxsize=POOL_SIZE)
         # No Accept-Encoding: a body that isn't compressed can't unpack to more than was read.
         self._headers = CaseInsensitiveDict(
             {
@@ -148,8 +147,7 @@ class Client:
         request.url = f"{self.base_url}/authorize/{action}/{quote(refresh_token, safe='')}"
         if query:
             request.url += f"?{urlencode(query)}"
-        request.headers = self._headers.copy()
-        request.hooks = default_hooks()
+        request.headers = self._headers
         seconds = self.timeout if deadline is None else min(self.timeout, deadline)
         with _deadline(seconds):
             # Straight to the adapter: a redirect is never followed, nor is .netrc asked.
@@ -368,7 +366,9 @@ def _read(response: requests.Response) -> Reply | Unavailable:
         return Unavailable(f"HTTP {response.status_code} with an oversized body")
     if response.raw.length_remaining:  # urllib3 lets a body pass that ends too early
         return Unavailable(f"HTTP {response.status_code} with half a body")
-    return Reply(response.status_code, body, _read_retry_after(response.headers.get("Retry-After")))
+    return Reply(
+        response.status_code, body, _read_retry_after(response.raw.headers.get("Retry-After"))
+    )
 
 
 def _describe(error: Exception) -> str:
@@ -481,6 +481,25 @@ class QuietAdapter(HTTPAdapter):
                 scheme: _quiet(pool) for scheme, pool in pools.items()
             }
         return manager
+
+
+class _ProviderAdapter(QuietAdapter):
+    """For one host and one set of options: what requests works out anew for each call is kept.
+
+    ``send`` stays ``requests``' own, so what intercepts it (the responses library) works here, too.
+    """
+
+    _pool: Any = None
+
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        if self._pool is None:
+            self._pool = super().get_connection_with_tls_context(*args, **kwargs)
+        return self._pool
+
+    def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
+        response = requests.Response()
+        response.status_code, response.raw, response.request = resp.status, resp, req
+        return response
 
 
 def silence_request_lines() -> None:

@@ -17,7 +17,7 @@ class ProviderUnavailable(LeadExecError):
 
 
 class AuthorizationRejected(LeadExecError):
-    """The authorization can't be used: refused by the provider, revoked, or of another application."""
+    """The authorization can't be used: refused, revoked, or made for another application."""
 
 
 class ConnectionConflict(LeadExecError):

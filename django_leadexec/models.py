@@ -225,7 +225,7 @@ class ConnectionQuerySet(LeasedQuerySet["LeadExecConnection"]):
         ]
         assignments = ", ".join(f"{quote(str(field.column))} = %s" for field in fields)
         sql = (
-            f"UPDATE {quote(options.db_table)} SET {assignments}, {quote('lease_until')} = %s "
+            f"UPDATE {quote(options.db_table)} SET {assignments}, {quote('lease_until')} = %s "  # noqa: S608
             f"WHERE {quote('id')} = %s AND {quote('version')} = %s AND {quote('lease_id')} = %s"
         )
         mark = released()
@@ -294,7 +294,7 @@ class LeadExecConnection(Leased):
     )
     app_id = models.CharField(_("application ID"), max_length=100)
     account_id = models.CharField(_("LeadExec account"), max_length=255, blank=True, default="")
-    identity = models.CharField(max_length=64, null=True, editable=False)
+    identity = models.CharField(max_length=64, null=True, editable=False)  # noqa: DJ001 - unique
     status = models.CharField(
         _("status"), max_length=10, choices=Status.choices, default=Status.ACTIVE
     )
@@ -302,7 +302,7 @@ class LeadExecConnection(Leased):
     refresh_token_ciphertext: Ciphertext
     access_token = EncryptedTextField(editable=False)
     access_token_ciphertext: Ciphertext
-    fingerprint = models.CharField(max_length=64, null=True, editable=False)
+    fingerprint = models.CharField(max_length=64, null=True, editable=False)  # noqa: DJ001
     version = models.PositiveBigIntegerField(default=1, editable=False)
     expires_at = models.DateTimeField(_("access token expires"), null=True)
     refresh_after = models.DateTimeField(_("next refresh"), null=True)

@@ -306,7 +306,7 @@ class _Run:
             else:
                 try:
                     result = job.call(self.conf, self._time_left())
-                except Exception as error:  # a thread that dies would leave the run waiting
+                except Exception as error:  # noqa: BLE001 - a dead thread would stop the run
                     logger.error("A refresh failed unexpectedly: %s.", type(error).__name__)
                     result = Unavailable(f"unexpected {type(error).__name__}")
             if isinstance(result, Unavailable) and result.retry_after:

@@ -37,7 +37,9 @@ class LeadExecSession(requests.Session):
             return super().send(request, **kwargs)
         except requests.RequestException as error:
             # The frames it comes from hold the header, and error pages show a frame's locals.
-            bare = type(error)(str(error), request=error.request, response=error.response)
+            bare = type(error)(
+                str(error), request=error.request or request, response=error.response
+            )
         raise bare
 
     def __repr__(self) -> str:
@@ -82,7 +84,6 @@ class BearerAuth(AuthBase):
         response.content  # noqa: B018 - reads it to the end, so the connection can be used again
         response.close()
         again = response.request.copy()
-        again.hooks["response"] = []
         self._sign(again, self._get_token(_token_of(again)))
         if body_start is not None and hasattr(body, "seek"):
             body.seek(body_start)

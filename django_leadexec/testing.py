@@ -69,5 +69,5 @@ class FakeLeadExec:
 def fake_leadexec() -> Iterator[FakeLeadExec]:
     """Let a fake answer all calls to the provider, in every thread of this process."""
     fake = FakeLeadExec()
-    with mock.patch.object(client, "client_for", lambda conf: fake):
+    with mock.patch.object(client, "client_for", return_value=fake):
         yield fake

@@ -81,7 +81,7 @@ class Provider:
             self._under_way.add(token)
         if self.latency:
             await asyncio.sleep(self.latency)
-        while self.held.is_set():
+        while self.held.is_set():  # noqa: ASYNC110 - another thread clears it
             await asyncio.sleep(0.01)
         if is_refresh:
             self._under_way.discard(token)
@@ -147,4 +147,4 @@ def reset(provider: Provider, token: str) -> bytes:
 if __name__ == "__main__":
     latency = float(sys.argv[1]) if len(sys.argv) > 1 else 0.0
     stand_in = Provider(latency=latency)
-    asyncio.run(stand_in.serve(lambda url: print(url, flush=True)))
+    asyncio.run(stand_in.serve(lambda url: sys.stdout.write(f"{url}\n") and sys.stdout.flush()))

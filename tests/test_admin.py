@@ -141,6 +141,17 @@ def test_the_list_shows_user_account_status_times_and_error(root: Client) -> Non
     assert "test-app" in html
 
 
+def test_the_list_shows_the_beginning_of_an_error_and_the_page_all_of_it(root: Client) -> None:
+    error = "Refused: <b>" + "x" * 200 + " end"
+    row = make_connection("t", last_error=error)
+    for html, is_whole in (
+        (page(root, LIST), False),
+        (page(root, f"{LIST}{row.pk}/change/"), True),
+    ):
+        assert "Refused: &lt;b&gt;xxx" in html
+        assert ("xxx end" in html) is is_whole
+
+
 def test_connections_are_neither_added_nor_edited(root: Client) -> None:
     row = make_connection("t")
     url = f"{LIST}{row.pk}/change/"
@@ -855,6 +866,16 @@ def test_deleting_by_a_filter_on_the_status_deletes_what_it_revokes(
     post_action(root, DELETE, url=f"{LIST}?status__exact=active", across=True)
     assert not LeadExecConnection.objects.exists()
     assert len(provider.revoked) == 3
+
+
+def test_deleting_what_is_revoked_already_has_nothing_to_tell(
+    root: Client, provider: Provider
+) -> None:
+    row = make_connection("t")
+    LeadExecConnection.objects.filter(pk=row.pk).move_to_outbox()
+    assert messages_of(post_action(root, DELETE, [row])) == ["1 connection is deleted."]
+    assert not provider.calls
+    assert PendingRevocation.objects.count() == 1
 
 
 def test_deleting_while_the_provider_is_down_queues_the_revocation(

@@ -17,7 +17,7 @@ def test_it_takes_a_verified_outcome() -> None:
     row = make_connection()
     user = authenticate(None, verified=SignedIn(row))
     assert user == row.user
-    assert user.backend == "django_leadexec.backends.LeadExecBackend"  # type: ignore[union-attr]
+    assert user.backend == "django_leadexec.backends.LeadExecBackend"
 
 
 @pytest.mark.parametrize("value", ["a-token", 1, None, {"connection": 1}, True])
@@ -29,7 +29,8 @@ def test_it_takes_nothing_that_a_form_could_carry(value: Any) -> None:
 
 @pytest.mark.parametrize("field", ["is_staff", "is_superuser"])
 def test_it_knows_no_staff(field: str) -> None:
-    row = make_connection(user=make_user(**{field: True}))  # type: ignore[arg-type]
+    fields: dict[str, Any] = {field: True}
+    row = make_connection(user=make_user(**fields))
     assert authenticate(None, verified=SignedIn(row)) is None
     assert LeadExecBackend().get_user(row.user.pk) is None
 

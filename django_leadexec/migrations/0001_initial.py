@@ -1,7 +1,8 @@
 import django.db.models.deletion
-import django_leadexec.fields
 from django.conf import settings
 from django.db import migrations, models
+
+import django_leadexec.fields
 
 
 class Migration(migrations.Migration):

@@ -277,6 +277,19 @@ def test_a_button_that_the_provider_replaces_still_counts(site: Site):
     assert site.posted()[0]["gesture"] is True
 
 
+def test_so_does_a_key_on_what_replaced_it(site: Site):
+    site.provider = """
+    const span = document.createElement("span");
+    span.tabIndex = 0;
+    span.textContent = "LeadExec";
+    span.addEventListener("keydown", () => AuthorizeResult({valid: true, refreshToken: "rt-1"}));
+    document.getElementById("leAppButton").replaceWith(span);"""
+    site.answer(CONNECTED)
+    site.open()
+    site.page.get_by_text("LeadExec", exact=True).press("Enter")
+    assert site.posted()[0]["gesture"] is True
+
+
 # Twice
 
 
@@ -391,6 +404,15 @@ def test_a_function_defined_long_after_is_called_too(site: Site):
     site.open()
     site.page.wait_for_load_state()
     site.page.evaluate(f"() => {{ {ASSIGNMENT} }}")
+    site.click()
+    site.posted()
+    assert site.page.evaluate("own") == "rt-1"
+
+
+def test_a_function_declared_long_after_takes_nothing_away(site: Site):
+    site.answer({"error": {"code": "rejected", "message": "No."}}, status=422)
+    site.open()
+    site.page.add_script_tag(content=DECLARATION)
     site.click()
     site.posted()
     assert site.page.evaluate("own") == "rt-1"
@@ -647,6 +669,16 @@ def test_a_button_that_is_inserted_later_works_each_time(site: Site):
         assert site.posted(count)[-1]["gesture"] is True
 
 
+def test_a_button_that_is_inserted_again_starts_afresh(site: Site):
+    site.provider = AUTOMATIC
+    site.open(tag="", before="<main></main>")
+    for count in (1, 2):
+        site.answer({"status": "ignored", "redirect": None})
+        site.page.evaluate(INSERT, site.render("{% leadexec_button %}"))
+        site.page.get_by_role("button", name="Continue with LeadExec").wait_for()
+        site.posted(count)
+
+
 def test_a_button_that_is_replaced_without_running_its_script_takes_the_first_click(site: Site):
     site.provider = """
     window.listening ??= document.addEventListener("click", (event) => {
@@ -687,6 +719,18 @@ def test_a_page_from_the_history_is_no_longer_busy(site: Site):
     assert site.page.locator(".leadexec [role=status]").text_content() == ""
     site.click()
     site.posted(2)
+
+
+def test_an_answer_from_before_the_page_was_left_moves_it_nowhere(site: Site):
+    site.page.add_init_script(HELD_ANSWER)
+    site.answer({"status": "connected", "redirect": "/leads/"})
+    site.open()
+    site.click()
+    site.wait_for(lambda: site.page.evaluate("typeof release") == "function")
+    site.page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', {persisted: true}))")
+    site.page.evaluate("release()")
+    site.page.wait_for_timeout(200)
+    assert site.visits == [("GET", "/page/")]
 
 
 def test_the_markups_own_text_survives_without_javascript(chromium):

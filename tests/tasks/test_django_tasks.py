@@ -33,5 +33,5 @@ def test_copies_are_enqueued_and_find_nothing_left(provider: Provider) -> None:
         from django.tasks import default_task_backend
 
         refresh_task().func(copies=3)
-        assert len(default_task_backend.results) == 2
+        assert len(default_task_backend.results) == 2  # type: ignore[attr-defined]
     assert set(provider.refreshes.values()) == {1}

@@ -25,7 +25,6 @@
   let inside = false;
   let gestureAt = -Infinity;
   let flight = null;
-  let waiting = null;
   let lastToken = null;
   let offered = null;
   let script = "absent";
@@ -92,12 +91,12 @@
   async function post(token, gesture) {
     if (flight) {
       const repeat = token === flight.token && flight.gesture;
-      if (gesture && !repeat) waiting = token;
+      if (gesture && !repeat) flight.next = token;
       return;
     }
     if (!gesture && token === lastToken) return;
     if (!emit("authorize", { gesture })) return;
-    const mine = { token, gesture };
+    const mine = { token, gesture, next: null };
     flight = mine;
     lastToken = token;
     offer(null, "");
@@ -107,10 +106,8 @@
     // Meanwhile the page came back from the history, or another button took this one's place.
     if (flight !== mine) return;
     rest();
-    const clicked = waiting;
-    waiting = null;
     const stays = answer.error || answer.status === "ignored" || !(gesture || answer.redirect);
-    if (clicked !== null && stays) post(clicked, true);
+    if (mine.next !== null && stays) post(mine.next, true);
     else follow(answer, token, gesture);
   }
 
@@ -278,7 +275,7 @@
     if (found === wrapper) return;
     wrapper = found;
     gestureAt = -Infinity;
-    flight = waiting = lastToken = offered = null;
+    flight = lastToken = offered = null;
     if (!wrapper) return;
     // The markup has no type, which inside a form of the page would mean submit.
     const button = part("#leAppButton");
@@ -311,7 +308,6 @@
   window.addEventListener("pageshow", (event) => {
     if (!event.persisted || !wrapper) return;
     rest();
-    waiting = null;
     say("[role=status]", "");
   });
   // A deferred script runs while the page is "interactive"; after ours come the page's own.
