@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.db import connections, router, transaction
 
 from . import signals
@@ -259,6 +260,12 @@ def _raise_unless_fresh(outcome: RefreshOutcome) -> None:
         )
 
 
+def usable_connection(user: AbstractBaseUser | AnonymousUser) -> LeadExecConnection | None:
+    """The user's newest active connection of the configured application, if there is one."""
+    rows = LeadExecConnection.objects.using(database_of()).active().for_user(user)
+    return rows.filter(app_id=get_settings().app_id).order_by("-pk").first()
+
+
 def database_of(connection: LeadExecConnection | None = None) -> str:
     """The alias to decide about tokens on: the primary, never a replica that may lag behind."""
     alias: str = router.db_for_write(LeadExecConnection, instance=connection)
@@ -323,7 +330,7 @@ def _telling(fingerprint: str, using: str) -> _Steps[bool]:
 
 def _claim_entry(fingerprint: str, using: str, conf: Settings) -> PendingRevocation | bool:
     entries = PendingRevocation.objects.using(using).filter(fingerprint=fingerprint)
-    claimed = entries.filter(app_id=conf.app_id).claim(1, 2 * lease_seconds(conf))
+    claimed = entries.order_by("pk").claim(1, 2 * lease_seconds(conf))
     return claimed[0] if claimed else not entries.exists()
 
 

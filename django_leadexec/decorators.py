@@ -11,9 +11,8 @@ from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.shortcuts import resolve_url
 from django.utils.http import urlencode
 
-from .conf import get_settings
+from .connections import usable_connection
 from .exceptions import AuthorizationRejected
-from .models import LeadExecConnection
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -56,8 +55,7 @@ def leadexec_required(view: View) -> View:
 def _attach(request: HttpRequest) -> HttpResponseBase | None:
     if not request.user.is_authenticated:
         return redirect_to_login(request.get_full_path())
-    rows = LeadExecConnection.objects.active().for_user(request.user)
-    connection = rows.filter(app_id=get_settings().app_id).order_by("-pk").first()
+    connection = usable_connection(request.user)
     if connection is None:
         return _to_connect(request)
     request.leadexec_connection = connection  # type: ignore[attr-defined]

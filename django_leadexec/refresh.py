@@ -228,7 +228,7 @@ class Refresher:
         soonest = MAX_SLEEP
         horizon = now + timedelta(seconds=MAX_SLEEP)
         connection = due_connections(self.options, conf, horizon.timestamp()).free().first()
-        entry = due_revocations(self.options, conf, horizon.timestamp()).free().first()
+        entry = due_revocations(self.options, horizon.timestamp()).free().first()
         for due_at in (
             connection.refresh_after if connection else None,
             entry.retry_after if entry else None,
@@ -269,9 +269,9 @@ class _Run:
             threading.Thread(target=self._work, name=f"leadexec-{number}", daemon=True)
             for number in range(self.options.workers)
         ]
-        for worker in workers:
-            worker.start()
         try:
+            for worker in workers:
+                worker.start()
             if self.options.revocations is not None:
                 self._turn_to(_Revoke)
                 self._drain(self._claim_revocations)
@@ -283,7 +283,8 @@ class _Run:
             for _ in workers:
                 self.tasks.put(None)
             for worker in workers:
-                worker.join()
+                if worker.ident is not None:
+                    worker.join()
         self._count_rest()
         self.report.seconds = round(time.time() - self.started, 3)
         return self.report
@@ -500,7 +501,7 @@ class _Run:
         return [_Refresh(row) for row in rows]
 
     def _claim_revocations(self, count: int) -> list[_Revoke]:
-        due = due_revocations(self.options, self.conf, self.started)
+        due = due_revocations(self.options, self.started)
         return [_Revoke(row) for row in due.claim(count, self.lease)]
 
     def _count_foreign(self) -> None:
@@ -520,7 +521,7 @@ class _Run:
                 due_rows = due_connections(self.options, self.conf, self.started)
                 self.report.left += due_rows.count()
             if self.options.revocations is not None:
-                due_entries = due_revocations(self.options, self.conf, self.started)
+                due_entries = due_revocations(self.options, self.started)
                 self.report.left += due_entries.count()
 
     # Writing
@@ -611,13 +612,15 @@ def due_connections(options: Options, conf: Settings, at: float) -> ConnectionQu
     return rows.free(untouched_since=at) if shift > 0 else rows
 
 
-def due_revocations(
-    options: Options, conf: Settings, at: float
-) -> "LeasedQuerySet[PendingRevocation]":
-    """The outbox entries a run begun ``at`` (epoch seconds) has to tell the provider of."""
+def due_revocations(options: Options, at: float) -> "LeasedQuerySet[PendingRevocation]":
+    """The outbox entries a run begun ``at`` (epoch seconds) has to tell the provider of.
+
+    Those of another application, too: their users have asked for it, and the disconnect call names
+    no application.
+    """
     if options.revocations is None:
         return PendingRevocation.objects.none()
-    return options.revocations.filter(app_id=conf.app_id).due(moment(at))
+    return options.revocations.due(moment(at))
 
 
 def count_foreign(options: Options, conf: Settings, at: float) -> int:
@@ -625,5 +628,7 @@ def count_foreign(options: Options, conf: Settings, at: float) -> int:
     if options.chosen is None:
         return 0
     # Two ranges of the index, where "is not" would read all of it.
-    due = options.chosen.live().filter(refresh_after__lte=moment(at)).order_by()
+    due = options.chosen.live().order_by()
+    if not options.everything:
+        due = due.filter(refresh_after__lte=moment(at))
     return due.filter(app_id__gt=conf.app_id).count() + due.filter(app_id__lt=conf.app_id).count()

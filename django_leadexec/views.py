@@ -35,7 +35,7 @@ from django.views.decorators.http import require_GET, require_http_methods
 
 from . import authorization, pending_link, returning, throttle
 from .authorization import Connected, LinkWaiting, SignedIn, Visit
-from .connections import database_of
+from .connections import database_of, usable_connection
 from .exceptions import (
     AuthorizationRejected,
     ConnectionConflict,
@@ -228,7 +228,10 @@ def confirm(request: HttpRequest) -> HttpResponseBase:
 @require_GET
 def connect(request: HttpRequest) -> HttpResponse:
     """A page with the button, where ``leadexec_required`` sends who isn't connected."""
-    context = {"next_url": _safe(request, request.GET.get("next")) or _home()}
+    next_url = _safe(request, request.GET.get("next")) or _home()
+    if usable_connection(request.user) is not None:
+        return HttpResponseRedirect(next_url)
+    context = {"next_url": next_url}
     return render(request, "django_leadexec/connect.html", context)
 
 

@@ -19,6 +19,7 @@ AUTHENTICATION_BACKENDS = BACKENDS
 CONTRIB = ["admin", "auth", "contenttypes", "sessions", "messages", "staticfiles"]
 INSTALLED_APPS = [f"django.contrib.{app}" for app in CONTRIB]
 INSTALLED_APPS += ["django_leadexec", "django_leadexec.sandbox"]
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin-allow-popups"
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",

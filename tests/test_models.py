@@ -232,6 +232,22 @@ class TestMoveToOutbox:
         assert len(queries) < 40
         assert PendingRevocation.objects.filter(requested_at=requested_at).count() == 1200
 
+    def test_deleting_many_takes_few_statements(self) -> None:
+        make_due_connections(600)
+        with CaptureQueriesContext(connection) as queries:
+            assert rows.active().delete()[0] == 600
+        assert len(queries) < 40
+        assert PendingRevocation.objects.count() == 600
+        assert not rows.exists()
+
+    def test_deleting_the_revoked_asks_nothing_more(self) -> None:
+        make_due_connections(300)
+        rows.all().move_to_outbox()
+        with CaptureQueriesContext(connection) as queries:
+            rows.all().delete()
+        assert len(queries) < 20
+        assert PendingRevocation.objects.count() == 300
+
     def test_a_failure_undoes_all_of_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         make_due_connections(1200)
         original = models.ConnectionQuerySet._erase

@@ -98,6 +98,18 @@ def test_rows_of_another_application_are_never_called(
     assert "1 due connections were made for another" in caplog.text
 
 
+def test_all_counts_every_row_of_another_application(provider: Provider) -> None:
+    make_connection("theirs", app_id="another-app")
+    assert run(everything=True).skipped == 1
+
+
+def test_a_revocation_for_another_application_is_told_all_the_same(provider: Provider) -> None:
+    make_connection("theirs", app_id="another-app")
+    LeadExecConnection.objects.all().move_to_outbox()
+    assert run().revoked == 1
+    assert provider.revoked == {"theirs"}
+
+
 def test_all_takes_every_live_row_exactly_once(provider: Provider) -> None:
     make_due_connections(30)
     make_connection("fresh")

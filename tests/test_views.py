@@ -582,6 +582,23 @@ class TestDisconnect:
         assert self.disconnect(strict).status_code == 403
 
 
+class TestConnect:
+    def test_it_shows_the_button_and_where_to_go_on(self, client: Client, ana: Any) -> None:
+        page = client.get(reverse("leadexec:connect"), {"next": "/leads/"}).content.decode()
+        assert 'id="leAppButton"' in page
+        assert 'data-next="/leads/"' in page
+
+    def test_who_is_connected_goes_on_at_once(self, client: Client, ana: Any) -> None:
+        make_connection(user=ana)
+        response = client.get(reverse("leadexec:connect"), {"next": "/leads/"})
+        assert response["Location"] == "/leads/"
+
+    def test_it_leads_nowhere_else(self, client: Client, ana: Any) -> None:
+        make_connection(user=ana)
+        response = client.get(reverse("leadexec:connect"), {"next": "//evil.example"})
+        assert response["Location"] == "/page/"
+
+
 @pytest.mark.parametrize("name", ["callback", "disconnect", "confirm"])
 def test_no_view_that_calls_the_provider_runs_in_a_transaction(name: str) -> None:
     from django.urls import resolve

@@ -155,7 +155,7 @@ class Command(BaseCommand):
     def _tell_due(self, options: Options, as_json: bool) -> None:
         conf, at = get_settings(), time.time()
         refreshes = due_connections(options, conf, at).free().count()
-        revocations = due_revocations(options, conf, at).free().count()
+        revocations = due_revocations(options, at).free().count()
         if as_json:
             pending = PendingRevocation.objects.using(options.using).count()
             counts = {**asdict(Report(pending=pending)), "due": refreshes}
@@ -168,7 +168,7 @@ def _count_due(options: Options) -> int:
     conf, at = get_settings(), time.time()
     return (
         due_connections(options, conf, at).free().count()
-        + due_revocations(options, conf, at).free().count()
+        + due_revocations(options, at).free().count()
     )
 
 
