@@ -434,7 +434,7 @@ def _run(options: Options, seconds: float) -> Report | str:
     Nothing escapes: what came before is committed, and a server error would hide it.
     """
     try:
-        return Refresher(replace(options, seconds=seconds)).run()
+        return Refresher(replace(options, seconds=seconds, hurried=True)).run()
     except ImproperlyConfigured as error:
         return _("LeadExec was not asked. %(problem)s") % {"problem": error}
     except Exception as error:  # noqa: BLE001 - see above

@@ -48,7 +48,9 @@ EVERYBODY_REFUSED = (
     "LeadExec refused every connection, so nothing was marked as rejected. "
     "Is LEADEXEC['APP_ID'] right?"
 )
-QUEUED_PER_WORKER = 2
+LOOK_AHEAD = 0.5
+LEAST_TIME = 0.5
+COLLECT_EVERY = 0.005
 MIN_SLEEP = 0.5
 MAX_SLEEP = 10.0
 
@@ -59,8 +61,8 @@ class Options:
 
     ``within``: the margin before expiry, instead of REFRESH_MARGIN. ``everything``: all live rows,
     due or not. ``chosen`` and ``revocations`` narrow the run to rows of these query sets; None
-    leaves that kind of work out. ``seconds``: how long it may take. ``patient``: keep probing
-    through an outage instead of giving up.
+    leaves that kind of work out. ``seconds``: after which no call begins. ``hurried``: nor goes on;
+    somebody is waiting. ``patient``: keep probing through an outage instead of giving up.
     """
 
     using: str
@@ -73,6 +75,7 @@ class Options:
     limit: int | None = None
     rate: float | None = None
     seconds: float | None = None
+    hurried: bool = False
     patient: bool = False
 
     @classmethod
@@ -101,9 +104,12 @@ class Report:
     everybody_refused: bool = False
     outage: bool = False
 
-    @property
-    def handled(self) -> int:
-        return self.refreshed + self.rejected + self.failed + self.revoked
+    def add(self, later: "Report") -> None:
+        """Take over what a later run did."""
+        for name in ("refreshed", "rejected", "failed", "skipped", "revoked", "seconds"):
+            setattr(self, name, getattr(self, name) + getattr(later, name))
+        for name in ("pending", "left", "everybody_refused", "outage"):
+            setattr(self, name, getattr(later, name))
 
 
 Counts = dict[str, int | float | bool]
@@ -209,7 +215,7 @@ class Refresher:
             try:
                 result = self.run()
                 report(result)
-                pause = self._until_next_due()
+                pause = 0.0 if result.left else self._until_next_due()
                 failures = 0
                 if result.everybody_refused:
                     logger.error(EVERYBODY_REFUSED)
@@ -260,6 +266,8 @@ class _Run:
         self.doubted: list[tuple[LeadExecConnection, Refused]] = []
         self.cursor = 0
         self.handed_out = 0
+        # How long a call takes: a guess at first, then a moving average.
+        self.call_seconds = 0.1
         self.gave_up = False
         self.probe: _Job | None = None
         self.pace = _Pace(self.options.rate, self.stop)
@@ -305,11 +313,14 @@ class _Run:
             if self._is_over() or self._is_late(job):
                 result = NotAsked()
             else:
+                began = time.monotonic()
                 try:
                     result = job.call(self.conf, self._time_left())
                 except Exception as error:  # noqa: BLE001 - a dead thread would stop the run
                     logger.error("A refresh failed unexpectedly: %s.", type(error).__name__)
                     result = Unavailable(f"unexpected {type(error).__name__}")
+                # Threads may overwrite each other's average: it need not be exact.
+                self.call_seconds += (time.monotonic() - began - self.call_seconds) / 16
             if isinstance(result, Unavailable) and result.retry_after:
                 # Here and not in the loop, so that the next call of this thread heeds it.
                 self.memory.hold(result.retry_after)
@@ -321,10 +332,14 @@ class _Run:
             job.row.lease_left() < connections.lease_seconds(self.conf)
             or time.monotonic() < self.memory.resume_at
             or (self.memory.is_outage() and job is not self.probe)
+            or (self._time_left() or LEAST_TIME) < LEAST_TIME
         )
 
     def _time_left(self) -> float | None:
-        return None if self.ends_at is None else max(self.ends_at - time.monotonic(), 0.1)
+        """The deadline of a call that begins now, where it isn't simply TIMEOUT."""
+        if self.ends_at is None or not self.options.hurried:
+            return None
+        return max(self.ends_at - time.monotonic(), 0.001)
 
     def _is_over(self) -> bool:
         return (
@@ -343,9 +358,8 @@ class _Run:
             if self._is_over():
                 self._give_back()
                 exhausted = True
-            if not exhausted and len(self.backlog) < self.options.workers and self._may_start():
-                wanted = self._may_claim()
-                claimed = claim(wanted) if wanted else []
+            if not exhausted and self._may_start() and (wanted := self._may_claim()) > 0:
+                claimed = claim(wanted)
                 self.handed_out += len(claimed)
                 self.backlog.extend(claimed)
                 exhausted = not claimed
@@ -360,6 +374,8 @@ class _Run:
                 break
             elif self.backlog or not self._may_start():
                 self._wait()
+            elif not exhausted and self._may_claim() <= 0:
+                exhausted = True  # --limit is reached
             is_time = time.monotonic() - written_at >= WRITE_EVERY
             if len(self.done) >= self.options.batch_size or is_time or not self.in_flight:
                 self._write()
@@ -367,12 +383,24 @@ class _Run:
         self._write()
 
     def _may_claim(self) -> int:
-        count = self.options.batch_size
+        """How many rows to claim now; none while the threads have enough before them."""
+        batch, window = self.options.batch_size, self._window()
+        count = min(batch, window - self.in_flight - len(self.backlog))
         if self.memory.is_outage():
             count = 1
+        elif count < min(batch, window // 2):
+            return 0  # rather a whole batch a little later
         if self.options.limit is not None:
             count = min(count, self.options.limit - self.handed_out)
-        return max(count, 0)
+        return count
+
+    def _window(self) -> int:
+        """How many rows to hold at once: what the threads get done in ``LOOK_AHEAD`` seconds.
+
+        Enough that they don't wait for the database; no more, as pages wait for a row that is held.
+        """
+        calls = int(self.options.workers * LOOK_AHEAD / self.call_seconds)
+        return max(2 * self.options.workers, min(calls, 4 * self.options.batch_size))
 
     def _may_start(self) -> bool:
         """Whether one more call may begin now."""
@@ -383,7 +411,7 @@ class _Run:
             return self.in_flight == 0
         if not memory.trusts_refusals():
             return memory.refusals + self.in_flight < DOUBTFUL
-        return self.in_flight < QUEUED_PER_WORKER * self.options.workers
+        return self.in_flight < self._window()
 
     def _is_doubtful(self) -> bool:
         return not self.memory.trusts_refusals() and self.memory.refusals >= DOUBTFUL
@@ -404,6 +432,10 @@ class _Run:
     def _collect(self, timeout: float) -> None:
         try:
             self._take(*self.results.get(timeout=timeout))
+            if self.in_flight > self.options.workers and not self.memory.failures:
+                # The threads have enough to do: rather than wake for each answer, and take the
+                # interpreter from them, let a few come together.
+                time.sleep(COLLECT_EVERY)
             while True:
                 self._take(*self.results.get_nowait())
         except queue.Empty:

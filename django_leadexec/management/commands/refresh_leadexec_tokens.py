@@ -28,6 +28,7 @@ from ...refresh import (
 )
 
 MAX_BATCH = 5_000
+HEARTBEAT = 60.0
 
 
 class Command(BaseCommand):
@@ -71,7 +72,9 @@ class Command(BaseCommand):
         parser.add_argument("--rate", type=_rate, metavar="N", help="make N calls a second at most")
         parser.add_argument("--dry-run", action="store_true", help="only tell what is due")
         parser.add_argument(
-            "--watch", action="store_true", help="go on until stopped, refreshing what falls due"
+            "--watch",
+            action="store_true",
+            help="go on until stopped, refreshing what falls due; tells the counts every minute",
         )
         parser.add_argument(
             "--json", action="store_true", help="print the counts as one JSON object, last"
@@ -104,6 +107,8 @@ class Command(BaseCommand):
             batch_size=flags["batch_size"],
             limit=flags["limit"],
             rate=flags["rate"],
+            # A pass ends in time for the heartbeat.
+            seconds=HEARTBEAT if flags["watch"] else None,
             patient=flags["watch"],
         )
         connections[options.using].ensure_connection()
@@ -113,7 +118,7 @@ class Command(BaseCommand):
         stop = threading.Event()
         with _stopping(stop):
             if flags["watch"]:
-                total = self._watch(options, stop)
+                total = self._watch(options, stop, flags["json"])
             else:
                 total = self._once(options, stop, flags)
         self._tell(total, flags["json"])
@@ -133,15 +138,18 @@ class Command(BaseCommand):
         with tqdm(total=due, unit="row", disable=not terminal, file=self.stderr) as bar:
             return Refresher(options, stop=stop, progress=bar.update).run()
 
-    def _watch(self, options: Options, stop: threading.Event) -> Report:
+    def _watch(self, options: Options, stop: threading.Event, as_json: bool) -> Report:
         total = Report()
+        since_heartbeat = Report()
+        told_at = time.monotonic()
 
         def add(report: Report) -> None:
-            for name in ("refreshed", "rejected", "failed", "skipped", "revoked", "seconds"):
-                setattr(total, name, getattr(total, name) + getattr(report, name))
-            total.pending, total.left = report.pending, report.left
-            if report.handled or report.everybody_refused:
-                self.stderr.write(_describe(report))
+            nonlocal since_heartbeat, told_at
+            total.add(report)
+            since_heartbeat.add(report)
+            if time.monotonic() - told_at >= HEARTBEAT:
+                self._tell(since_heartbeat, as_json)
+                since_heartbeat, told_at = Report(), time.monotonic()
 
         Refresher(options, stop=stop).watch(add)
         return total

@@ -168,5 +168,22 @@ def test_watch_refreshes_what_falls_due_and_ends_with_a_signal(provider: Provide
     assert json.loads(out.splitlines()[-1])["refreshed"] == 4
 
 
+def test_watch_tells_the_counts_since_the_last_heartbeat(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "django_leadexec.management.commands.refresh_leadexec_tokens.HEARTBEAT"
+    monkeypatch.setattr(name, 0.0)
+    passes = [refresh.Report(refreshed=3), refresh.Report(refreshed=4, pending=1)]
+
+    def watch(self: refresh.Refresher, report: Any) -> None:
+        for one in passes:
+            report(one)
+
+    monkeypatch.setattr(refresh.Refresher, "watch", watch)
+    lines = [json.loads(line) for line in run("--watch", "--json").splitlines()]
+    assert [line["refreshed"] for line in lines] == [3, 4, 7]
+    assert lines[-1]["pending"] == 1
+
+
 def wait_for_calls(provider: Provider, count: int) -> None:
     processes.wait_until(lambda: sum(provider.refreshes.values()) >= count)
