@@ -11,6 +11,7 @@ from .conf import get_settings, origin
 from .exceptions import LeadExecError
 
 TokenSource = Callable[[str | None], str]
+SCHEME = "Bearer "
 
 
 class LeadExecSession(requests.Session):
@@ -31,6 +32,9 @@ class LeadExecSession(requests.Session):
         return None
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        if str(request.headers.get("Authorization")).startswith(SCHEME):
+            # Again, as a prepared request may have got another URL since it was signed.
+            _refuse_other_origins(request)
         if kwargs.get("timeout") is None:
             kwargs["timeout"] = get_settings().timeout
         try:
@@ -57,11 +61,7 @@ class BearerAuth(AuthBase):
         self._get_token = get_token
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if origin(request.url or "") not in get_settings().api_urls:
-            raise LeadExecError(
-                "A LeadExec session sends the access token only to the origins in "
-                "LEADEXEC['API_URLS']; this request is for another."
-            )
+        _refuse_other_origins(request)
         self._sign(request, self._get_token(None))
         body_start = _position(request.body)
 
@@ -72,7 +72,7 @@ class BearerAuth(AuthBase):
         return request
 
     def _sign(self, request: requests.PreparedRequest, token: str) -> None:
-        request.headers["Authorization"] = f"Bearer {token}"
+        request.headers["Authorization"] = f"{SCHEME}{token}"
 
     def _after_401(
         self, response: requests.Response, body_start: int | None, options: dict[str, Any]
@@ -93,8 +93,16 @@ class BearerAuth(AuthBase):
         return retried
 
 
+def _refuse_other_origins(request: requests.PreparedRequest) -> None:
+    if origin(request.url or "") not in get_settings().api_urls:
+        raise LeadExecError(
+            "A LeadExec session sends the access token only to the origins in "
+            "LEADEXEC['API_URLS']; this request is for another."
+        )
+
+
 def _token_of(request: requests.PreparedRequest) -> str:
-    return request.headers["Authorization"].removeprefix("Bearer ")
+    return request.headers["Authorization"].removeprefix(SCHEME)
 
 
 def _position(body: object) -> int | None:

@@ -80,3 +80,11 @@ def empty_cache() -> Iterator[None]:
     """The counts of CALLBACK_RATE must not outlast a test."""
     yield
     cache.clear()
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-ins are on this machine; a proxy of the developer's has no way to them."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)

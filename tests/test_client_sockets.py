@@ -663,7 +663,9 @@ def test_a_socks_proxy_keeps_its_own_connections(monkeypatch: pytest.MonkeyPatch
         assert proxy.accepted == 1
     adapter = QuietAdapter()
     manager = adapter.proxy_manager_for("socks5://proxy.test:1080")
+    pools = manager.pool_classes_by_scheme
     assert adapter.proxy_manager_for("socks5://proxy.test:1080") is manager
+    assert manager.pool_classes_by_scheme is pools
     connection = manager.pool_classes_by_scheme["http"].ConnectionCls
     assert issubclass(connection, SocksConnection)
     assert connection.debuglevel == 0

@@ -14,6 +14,7 @@ from django.core.management import call_command
 from django.db import connection, models
 from django.db.models import F, Q, Value
 from django.db.models.functions import Length
+from django.test.utils import register_lookup
 from pytest_django import DjangoAssertNumQueries, Settings
 
 from django_leadexec import crypto
@@ -361,6 +362,15 @@ def test_rows_can_not_be_found_by_a_token_across_a_relation_or_under_another_nam
         LeadExecConnection.objects.annotate(alias=F("refresh_token")).filter(alias=SECRET)
     with pytest.raises(FieldError, match="fingerprint"):
         LeadExecConnection.objects.get_or_create(refresh_token=SECRET)
+
+
+def test_rows_can_not_be_found_by_what_a_site_derives_from_text() -> None:
+    objects: Any = LeadExecConnection.objects
+    with (
+        register_lookup(models.TextField, Length),
+        pytest.raises(FieldError, match="fingerprint"),
+    ):
+        objects.filter(refresh_token__length=1)
 
 
 def test_the_error_shows_no_token() -> None:
