@@ -14,8 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 
-from django.db import DatabaseError, close_old_connections
+from django.db import Error as DatabaseTrouble
+from django.db import close_old_connections
 from django.db import connections as databases
+from django.db.transaction import TransactionManagementError
 from django.utils import timezone
 
 from . import connections
@@ -202,7 +204,10 @@ class Refresher:
     def run(self) -> Report:
         """Do what is due now. Raises ImproperlyConfigured and database errors."""
         if databases[self.options.using].in_atomic_block:
-            raise RuntimeError("A bulk refresh can't run inside a transaction: it commits claims.")
+            raise TransactionManagementError(
+                "A bulk refresh can't run inside a transaction, as others have to see its claims. "
+                "A test of it needs TransactionTestCase, or django_db(transaction=True)."
+            )
         return _Run(self).run()
 
     def watch(self, report: Callable[[Report], object]) -> None:
@@ -220,7 +225,7 @@ class Refresher:
                 if result.everybody_refused:
                     logger.error(EVERYBODY_REFUSED)
                     pause = PATIENCE
-            except DatabaseError as error:
+            except DatabaseTrouble as error:
                 failures += 1
                 pause = min(2.0**failures, PATIENCE)
                 logger.error("The database failed (%s); trying again.", type(error).__name__)
@@ -271,15 +276,10 @@ class _Run:
         self.gave_up = False
         self.probe: _Job | None = None
         self.pace = _Pace(self.options.rate, self.stop)
+        self.workers: list[threading.Thread] = []
 
     def run(self) -> Report:
-        workers = [
-            threading.Thread(target=self._work, name=f"leadexec-{number}", daemon=True)
-            for number in range(self.options.workers)
-        ]
         try:
-            for worker in workers:
-                worker.start()
             if self.options.revocations is not None:
                 self._turn_to(_Revoke)
                 self._drain(self._claim_revocations)
@@ -287,12 +287,14 @@ class _Run:
                 self._turn_to(_Refresh)
                 self._count_foreign()
                 self._refresh_connections()
+        except BaseException:
+            self.gave_up = True  # so that what is handed out already isn't called about
+            raise
         finally:
-            for _ in workers:
+            for _ in self.workers:
                 self.tasks.put(None)
-            for worker in workers:
-                if worker.ident is not None:
-                    worker.join()
+            for worker in self.workers:
+                worker.join()
         self._count_rest()
         self.report.seconds = round(time.time() - self.started, 3)
         return self.report
@@ -305,6 +307,15 @@ class _Run:
         self.gave_up = False
 
     # The threads
+
+    def _hand_out(self, job: _Job) -> None:
+        self.in_flight += 1
+        if len(self.workers) < min(self.in_flight, self.options.workers):
+            name = f"leadexec-{len(self.workers)}"
+            worker = threading.Thread(target=self._work, name=name, daemon=True)
+            worker.start()
+            self.workers.append(worker)
+        self.tasks.put(job)
 
     def _work(self) -> None:
         while (job := self.tasks.get()) is not None:
@@ -366,8 +377,7 @@ class _Run:
             while self.backlog and self._may_start():
                 job = self.backlog.popleft()
                 self.probe = job if self.memory.is_outage() else None
-                self.tasks.put(job)
-                self.in_flight += 1
+                self._hand_out(job)
             if self.in_flight:
                 self._collect(WRITE_EVERY)
             elif not self.backlog and (exhausted or self._is_doubtful()):
@@ -399,8 +409,11 @@ class _Run:
 
         Enough that they don't wait for the database; no more, as pages wait for a row that is held.
         """
-        calls = int(self.options.workers * LOOK_AHEAD / self.call_seconds)
-        return max(2 * self.options.workers, min(calls, 4 * self.options.batch_size))
+        workers, rate = self.options.workers, self.options.rate
+        calls = min(workers * LOOK_AHEAD / self.call_seconds, 4 * self.options.batch_size)
+        if rate:
+            return max(1, int(min(calls, rate * LOOK_AHEAD)))
+        return max(2 * workers, int(calls))
 
     def _may_start(self) -> bool:
         """Whether one more call may begin now."""
@@ -505,10 +518,8 @@ class _Run:
     def _ask_witnesses(self) -> None:
         """Ask about the rows the provider honoured last: are they refused as well?"""
         rows = self._chosen().active().filter(app_id=self.conf.app_id).order_by("-refresh_after")
-        witnesses = rows.claim(WITNESSES, self.lease)
-        for row in witnesses:
-            self.tasks.put(_Refresh(row))
-        self.in_flight += len(witnesses)
+        for row in rows.claim(WITNESSES, self.lease):
+            self._hand_out(_Refresh(row))
         while self.in_flight:
             self._collect(WRITE_EVERY)
         self._write()
@@ -538,8 +549,8 @@ class _Run:
 
     def _count_foreign(self) -> None:
         foreign = count_foreign(self.options, self.conf, self.started)
-        if foreign:
-            self.report.skipped += foreign
+        self.report.skipped += foreign
+        if foreign and not self.options.patient:
             logger.warning(
                 "%s due connections were made for another LEADEXEC['APP_ID'] and are left alone.",
                 foreign,

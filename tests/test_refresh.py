@@ -6,10 +6,10 @@ from datetime import datetime
 from itertools import pairwise
 
 import pytest
-from django.db import connection
+from django.db import DatabaseError, connection, transaction
 
 from django_leadexec import refresh
-from django_leadexec.models import LeadExecConnection, PendingRevocation
+from django_leadexec.models import ConnectionQuerySet, LeadExecConnection, PendingRevocation
 from django_leadexec.refresh import Options, Refresher, Report
 
 from . import provider as stand_in
@@ -296,6 +296,43 @@ def test_a_revocation_that_fails_waits_for_its_next_try(provider: Provider) -> N
     assert entry.refresh_token == "a"
     assert entry.last_error == "Not revoked: HTTP 503"
     assert run().failed == 0  # not due yet
+
+
+def test_it_refuses_to_run_inside_a_transaction(provider: Provider) -> None:
+    with transaction.atomic(), pytest.raises(DatabaseError, match="TransactionTestCase"):
+        run()
+
+
+def test_a_low_rate_holds_few_rows_at_once(provider: Provider) -> None:
+    make_due_connections(30)
+    stop = threading.Event()
+
+    def work() -> None:
+        Refresher(Options.for_all("default", rate=0.5), stop=stop).run()
+        connection.close()
+
+    runner = threading.Thread(target=work)
+    runner.start()
+    wait_until(lambda: provider.refreshes)
+    held = LeadExecConnection.objects.filter(lease_until__gt=time.time() * 1000).count()
+    stop.set()
+    runner.join()
+    assert held <= 2
+
+
+def test_a_database_error_stops_the_calls_that_were_handed_out(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_due_connections(200)
+
+    def fail(self: object, rows: object) -> None:
+        raise DatabaseError("gone")
+
+    monkeypatch.setattr(ConnectionQuerySet, "write_claimed", fail)
+    provider.latency = 0.02
+    with pytest.raises(DatabaseError):
+        run(workers=4, batch_size=10)
+    assert sum(provider.refreshes.values()) < 100
 
 
 def test_a_broken_disconnect_call_keeps_no_refresh_from_being_made(provider: Provider) -> None:

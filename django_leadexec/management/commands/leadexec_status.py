@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError
+from django.db import Error as DatabaseTrouble
 from django.utils.connection import ConnectionDoesNotExist
 
 from ...connections import database_of
@@ -33,7 +33,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **flags: Any) -> None:
         try:
             status = read_status(flags["database"] or database_of())
-        except (ImproperlyConfigured, ConnectionDoesNotExist, DatabaseError) as error:
+        except (ImproperlyConfigured, ConnectionDoesNotExist, DatabaseTrouble) as error:
             raise CommandError(f"The status can't be told: {error}", returncode=2) from error
         if flags["json"]:
             self.stdout.write(json.dumps(asdict(status)))

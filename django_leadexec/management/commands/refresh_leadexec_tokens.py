@@ -10,7 +10,8 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError, connections
+from django.db import Error as DatabaseTrouble
+from django.db import connections
 from django.utils.connection import ConnectionDoesNotExist
 from tqdm import tqdm
 
@@ -95,7 +96,7 @@ class Command(BaseCommand):
             raise CommandError(str(error), returncode=2) from error
         except ConnectionDoesNotExist as error:
             raise CommandError(f"There is no such database: {error}", returncode=2) from error
-        except DatabaseError as error:
+        except DatabaseTrouble as error:
             raise CommandError(f"The database failed: {error}", returncode=2) from error
 
     def _run(self, flags: dict[str, Any]) -> None:
