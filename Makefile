@@ -1,5 +1,6 @@
 # Every target sets up what it needs: the newest Python from 3.11 on makes .venv, once.
-# PYTHON=/path/to/python3 chooses another; PORT=8001 moves the demo; ARGS="…" go to pytest.
+# PYTHON=/path/to/python3 chooses another; PORT=8001 moves the demo; ARGS="…" go to pytest, or to
+# the benchmark.
 
 SHELL := /bin/sh
 PORT ?= 8000
@@ -14,7 +15,7 @@ production := DEBUG=off LEADEXEC_SANDBOX=off ALLOWED_HOSTS=www.example.org \
 make_keys := SECRET_KEY=$$($(python) -c 'import secrets; print(secrets.token_urlsafe(64))') \
 	LEADEXEC_ENCRYPTION_KEYS=$$($(python) -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())')
 
-.PHONY: help demo test coverage lint format types check build lock clean venv-example venv-dev
+.PHONY: help demo test coverage lint format types check build lock bench clean venv-example venv-dev
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -57,6 +58,9 @@ lock: venv-dev ## Make the constraints files anew, with the newest versions
 			--python-version 3.$$minor --no-emit-index-url --no-emit-find-links --no-annotate \
 			--custom-compile-command 'make lock' -o constraints/py3$$minor.txt || exit 1; \
 	done
+
+bench: venv-dev ## Measure, on a quiet machine, for half an hour (make bench ARGS=--quick)
+	@$(python) -m benchmarks $(ARGS)
 
 clean: ## Remove what make has made, but not the demo's data
 	rm -rf .venv build dist htmlcov .coverage .mypy_cache .pytest_cache .ruff_cache ./*.egg-info

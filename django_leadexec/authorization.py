@@ -29,7 +29,14 @@ from .exceptions import (
     RevocationPending,
     SignInForbidden,
 )
-from .models import ConnectionQuerySet, LeadExecConnection, PendingRevocation, link, writing
+from .models import (
+    ConnectionQuerySet,
+    LeadExecConnection,
+    PendingRevocation,
+    despite_deadlocks,
+    link,
+    writing,
+)
 from .session import LeadExecSession
 
 logger = logging.getLogger(__name__)
@@ -45,7 +52,7 @@ class Visit:
     clicked: bool
     # The connection this browser may return to without a click; looked up only if need be.
     returning: Callable[[], LeadExecConnection | None]
-    # Called before each call to the provider; raises to forbid it.
+    # Called before what the provider or the session store has to bear; raises to forbid it.
     spend: Callable[[], None]
 
 
@@ -136,6 +143,7 @@ def _authorize_stranger(
     if not visit.clicked and (returning is None or (row and row.pk != returning.pk)):
         return Ignored()
     if not conf.sign_in and not conf.identify:
+        visit.spend()  # no call yet, but each one makes a session
         return LinkWaiting(refresh_token, "")
     if conf.sign_in and row:
         _refuse_if_never_signed_in(row.user)
@@ -239,14 +247,19 @@ class _Verified:
 
 
 def _store(store: Callable[[], LeadExecConnection]) -> LeadExecConnection:
-    """Run ``store`` in a transaction; once more if somebody stored the same at the same moment."""
-    try:
-        with writing(_database()):
+    """Run ``store`` in a transaction; again if somebody stored the same at the same moment."""
+    using = _database()
+
+    def attempt() -> LeadExecConnection:
+        with writing(using):
             return store()
-    except IntegrityError:
-        pass
-    with writing(_database()):
-        return store()
+
+    for _ in range(LINK_ATTEMPTS - 1):
+        try:
+            return despite_deadlocks(using, attempt)
+        except IntegrityError:
+            continue
+    return despite_deadlocks(using, attempt)
 
 
 def _row_of(refresh_token: str, conf: Settings) -> LeadExecConnection | None:

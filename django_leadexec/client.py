@@ -5,7 +5,6 @@ record or repr that leaves this module has one, and none chains to one that does
 Where the protocol is silent (PROTOCOL: "unknown"), the reading chosen stands beside its code.
 """
 
-import base64
 import io
 import json
 import logging
@@ -20,10 +19,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from html import unescape
-from http.client import HTTPResponse
+from http.client import HTTPResponse, parse_headers
 from typing import Any
-from urllib.parse import quote, unquote, urlencode
+from urllib.parse import quote, urlencode
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -31,11 +29,12 @@ from requests.structures import CaseInsensitiveDict
 from requests.utils import default_user_agent
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ProtocolError
 from urllib3.util.connection import create_connection
 
 from . import __version__
 from .conf import DAY, Settings, get_settings
+from .secret import Secret, without_frames
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +104,7 @@ class Client:
             }
         )
 
+    @without_frames
     def refresh(
         self, refresh_token: str, app_id: str, *, deadline: float | None = None
     ) -> RefreshOutcome:
@@ -118,6 +118,7 @@ class Client:
             return reply
         return read_refresh_reply(reply, refresh_token, sent_at)
 
+    @without_frames
     def revoke(
         self, refresh_token: str, app_id: str, *, deadline: float | None = None
     ) -> RevokeOutcome:
@@ -152,7 +153,7 @@ class Client:
         with _deadline(seconds):
             # Straight to the adapter: a redirect is never followed, nor is .netrc asked.
             try:
-                response = self._adapter.send(request, timeout=(seconds, seconds), **self._options)
+                response = self._send(request, seconds)
                 try:
                     return _read(response)
                 finally:
@@ -160,6 +161,20 @@ class Client:
             except (requests.RequestException, HTTPError, OSError, ValueError) as error:
                 reason = _describe(error)
         return Unavailable(reason)
+
+    def _send(self, request: requests.PreparedRequest, seconds: float) -> requests.Response:
+        """Send a request; once more if the provider had closed a kept connection by then.
+
+        It may do so at any time, even in this moment, and has not seen the request.
+        """
+        options = {"timeout": (seconds, seconds), **self._options}
+        _call.is_new = False
+        try:
+            return self._adapter.send(request, **options)
+        except requests.ConnectionError as error:
+            if _call.is_new or not _was_hung_up_on(error):
+                raise
+        return self._adapter.send(request, **options)
 
 
 def get_client() -> Client:
@@ -226,14 +241,15 @@ def read_refresh_reply(reply: Reply, refresh_token: str, sent_at: float) -> Refr
     if data is None:
         return unusable
     valid = _read_bool(data.get("valid"))
+    access_token = data.get("authtoken")
     if valid is None:
         return unusable
     if not valid:
         others = {"refreshtoken", "authtoken", "expiredate", "errormessage"} & data.keys()
         if reply.status != 200 and not others:
             return unusable
-        return Refused(_read_message(data.get("errormessage"), refresh_token))
-    access_token = data.get("authtoken")
+        secrets = (refresh_token, access_token if isinstance(access_token, str) else "")
+        return Refused(_read_message(data.get("errormessage"), *secrets))
     if (
         reply.status != 200
         or not isinstance(access_token, str)
@@ -244,7 +260,7 @@ def read_refresh_reply(reply: Reply, refresh_token: str, sent_at: float) -> Refr
     echo = data.get("refreshtoken")
     if isinstance(echo, str) and echo.strip().casefold() not in ("", refresh_token.casefold()):
         logger.warning("The provider's reply names another refresh token than the one asked about.")
-    return Fresh(access_token, read_expiry(data.get("expiredate"), sent_at))
+    return Fresh(Secret(access_token), read_expiry(data.get("expiredate"), sent_at))
 
 
 def read_revoke_reply(reply: Reply) -> Revoked | Refused | Unavailable:
@@ -327,18 +343,22 @@ def _read_bool(value: object) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-def _read_message(value: object, secret: str) -> str:
-    text = " ".join(value.split()) if isinstance(value, str) else ""
-    text = "".join(character for character in text if character.isprintable())
-    if not text:
+# A word, with what stands around it in a sentence. Codes, ids and URLs are none: a token in some
+# encoding could be among them.
+_WORD = re.compile(r"""["'(]*[^\W\d_]{1,20}(?:['\u2019-][^\W\d_]{1,20})?[.,;:!?"')]*""")
+
+
+def _read_message(value: object, *secrets: str) -> str:
+    """The words of the provider's reason, without the rest; nothing of it if they tell a secret."""
+    text = value if isinstance(value, str) else ""
+    shown = " ".join(word if _WORD.fullmatch(word) else "…" for word in text.split())
+    if not shown.strip("… "):
         return "the provider gave no reason"
-    encoded = base64.b64encode(secret.encode()).decode().rstrip("=")
-    shapes = (secret, encoded, encoded.translate({ord("+"): "-", ord("/"): "_"}))
-    readings = (text, unquote(text), unescape(text))
+    bare = "".join(filter(str.isprintable, text)).casefold()
     # Its first characters are enough: the provider may have cut it short.
-    if any(shape[:8].casefold() in it.casefold() for shape in shapes for it in readings):
+    if any(secret and secret[:8].casefold() in bare for secret in secrets):
         return "the provider's reason is withheld, as it quotes the token"
-    return text[:200]
+    return re.sub(r"…( …)+", "…", shown)[:200]
 
 
 def _read_retry_after(value: str | None) -> float | None:
@@ -377,6 +397,12 @@ def _describe(error: Exception) -> str:
     if isinstance(error, requests.Timeout | TimeoutError) or "timed out" in str(error):
         return "timed out"
     return "connection failed"
+
+
+def _was_hung_up_on(error: requests.ConnectionError) -> bool:
+    # requests wraps what urllib3 wraps, and gives an attribute to neither.
+    wrapped = error.args[0] if error.args else None
+    return isinstance(wrapped, ProtocolError) and isinstance(wrapped.args[-1], ConnectionError)
 
 
 # HTTP plumbing
@@ -428,6 +454,21 @@ class _Response(HTTPResponse):
         raw = self.fp.detach()
         self.fp = io.BufferedReader(_DeadlineReader(raw, sock))
 
+    def _read_status(self) -> tuple[str, int, str]:
+        """The status line of the answer itself: http.client skips only one interim status, 100."""
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not 101 < status < 200:
+                return version, status, reason
+            parse_headers(self.fp)
+
+    def begin(self) -> None:
+        super().begin()
+        if not 200 <= self.status < 500:
+            # A gateway that gives up may still pass on the answer it was waiting for. The next
+            # call on this connection would read it: another user's token.
+            self.will_close = True
+
 
 def _connect(connection: HTTPConnection) -> socket.socket:
     """Connect in the time the call has left; urllib3 gives each of a host's addresses all of it."""
@@ -437,7 +478,10 @@ def _connect(connection: HTTPConnection) -> socket.socket:
     failure = OSError("the host has no address")
     addresses = socket.getaddrinfo(connection._dns_host, connection.port, type=socket.SOCK_STREAM)
     for *_, address in addresses:
-        left = max(ends_at - time.monotonic(), 0.001)
+        # Looking up the host can take longer than the whole call may.
+        left = ends_at - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
         try:
             sock = create_connection(
                 (str(address[0]), int(address[1])), left, socket_options=connection.socket_options
@@ -454,8 +498,13 @@ def _connect(connection: HTTPConnection) -> socket.socket:
 def _quiet(pool: type[HTTPConnectionPool]) -> type[HTTPConnectionPool]:
     """The same kind of pool, over connections that print nothing and keep deadlines."""
     base: Any = pool.ConnectionCls
+
+    def connect(self: HTTPConnection) -> None:
+        _call.is_new = True
+        base.connect(self)
+
     # Else http.client prints request lines and headers where a site has turned that on.
-    names: dict[str, Any] = {"debuglevel": 0, "response_class": _Response}
+    names: dict[str, Any] = {"debuglevel": 0, "response_class": _Response, "connect": connect}
     if base._new_conn is HTTPConnection._new_conn:  # it isn't where there is a SOCKS proxy
         names["_new_conn"] = _connect
     connection = type(f"Quiet{base.__name__}", (base,), names)

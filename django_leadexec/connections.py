@@ -27,7 +27,7 @@ from .client import (
 )
 from .conf import Settings, get_settings
 from .exceptions import AuthorizationRejected, DecryptionFailed, ProviderUnavailable
-from .models import LeadExecConnection, PendingRevocation
+from .models import LeadExecConnection, PendingRevocation, despite_deadlocks, writing
 from .session import LeadExecSession
 
 T = TypeVar("T")
@@ -153,10 +153,10 @@ def _refreshed(
                 _raise_unless_fresh(outcome)
                 return row
             # Somebody revoked it or authorized it anew meanwhile: what counts is what they wrote.
-        elif time.monotonic() > give_up_at:
+            # A transaction that sees only what was there when it began never gets to see that.
+        if time.monotonic() > give_up_at:
             raise ProviderUnavailable("Another process is refreshing this connection, and is late.")
-        else:
-            yield _network(lambda: time.sleep(POLL))
+        yield _network(lambda: time.sleep(POLL))
 
 
 def _begin(
@@ -290,37 +290,47 @@ async def arevoke(connection: LeadExecConnection) -> bool:
 
 
 def _revocation(connection: LeadExecConnection) -> _Steps[bool]:
-    using = database_of(connection)
-    fingerprint = yield _database(lambda: _move_to_outbox(connection, using))
-    if fingerprint is None:
-        return False
-    return (yield from _telling(fingerprint, using))
+    conf, using = get_settings(), database_of(connection)
+    entry = yield _database(lambda: _move_to_outbox(connection, using, conf))
+    return (yield from _telling(entry, conf))
 
 
-def _move_to_outbox(connection: LeadExecConnection, using: str) -> str | None:
-    """Revoke the row; the fingerprint of its token, or None if telling waits for a commit."""
+def _move_to_outbox(
+    connection: LeadExecConnection, using: str, conf: Settings
+) -> PendingRevocation | bool:
+    """Revoke the row; its claimed outbox entry, or as ``_claim_entry``. False if telling waits
+    for a caller's commit."""
     mine = LeadExecConnection.objects.using(using).filter(pk=connection.pk)
-    # Before the row is revoked, which erases it; from memory if it is revoked already.
-    stored = mine.live().values_list("fingerprint", flat=True).first()
-    fingerprint = stored or connection.fingerprint or ""
-    mine.move_to_outbox()
+    waits = connections[using].in_atomic_block
+
+    def move() -> PendingRevocation | bool:
+        with writing(using):
+            # Before the row is revoked, which erases it; from memory if it is revoked already.
+            stored = mine.live().locked().values_list("fingerprint", flat=True).first()
+            fingerprint = stored or connection.fingerprint or ""
+            mine.move_to_outbox()
+            if waits:
+                transaction.on_commit(
+                    lambda: tell_now(fingerprint, using), using=using, robust=True
+                )
+                return False
+            # Before a key rotation can change the fingerprint, and make it look as if it was told.
+            return _claim_entry(fingerprint, using, conf)
+
+    entry = despite_deadlocks(using, move)
     connection.status = connection.Status.REVOKED
     connection.access_token = connection.refresh_token = ""
-    if connections[using].in_atomic_block:
-        transaction.on_commit(lambda: tell_now(fingerprint, using), using=using, robust=True)
-        return None
-    return fingerprint
+    return entry
 
 
 def tell_now(fingerprint: str, using: str | None = None) -> bool:
     """Try the outbox entry of one token; whether the provider has confirmed it."""
-    return _run(_telling(fingerprint, using or database_of()))
-
-
-def _telling(fingerprint: str, using: str) -> _Steps[bool]:
-    """Tell the provider of one token in the outbox; whether it is out of it."""
     conf = get_settings()
-    entry = yield _database(lambda: _claim_entry(fingerprint, using, conf))
+    return _run(_telling(_claim_entry(fingerprint, using or database_of(), conf), conf))
+
+
+def _telling(entry: PendingRevocation | bool, conf: Settings) -> _Steps[bool]:
+    """Tell the provider of a claimed entry; whether it is out of the outbox."""
     if isinstance(entry, bool):
         return entry
     outcome = yield _network(lambda: tell(entry, conf))
@@ -329,6 +339,7 @@ def _telling(fingerprint: str, using: str) -> _Steps[bool]:
 
 
 def _claim_entry(fingerprint: str, using: str, conf: Settings) -> PendingRevocation | bool:
+    """The outbox entry of a token; False if another holds it, True if there is none."""
     entries = PendingRevocation.objects.using(using).filter(fingerprint=fingerprint)
     claimed = entries.order_by("pk").claim(1, 2 * lease_seconds(conf))
     return claimed[0] if claimed else not entries.exists()

@@ -13,6 +13,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from .conf import get_settings
 from .exceptions import DecryptionFailed
+from .secret import Secret
 
 
 def encrypt(text: str) -> str:
@@ -23,7 +24,7 @@ def encrypt(text: str) -> str:
 def decrypt(ciphertext: str) -> str:
     """Decrypt with whichever key fits. Raises DecryptionFailed if none does."""
     try:
-        return _fernet(get_settings().encryption_keys).decrypt(ciphertext.encode()).decode()
+        return Secret(_fernet(get_settings().encryption_keys).decrypt(ciphertext.encode()).decode())
     except (InvalidToken, ValueError):
         pass
     raise _decryption_failed()

@@ -9,14 +9,15 @@ import random
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, Self, TypeVar
 
 from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
-from django.db import connections, models, transaction
+from django.db import IntegrityError, OperationalError, connections, models, transaction
 from django.db.models.signals import pre_delete
 from django.dispatch import receiver
 from django.utils import timezone
@@ -24,7 +25,7 @@ from django.utils.translation import gettext_lazy as _
 
 from . import crypto, signals
 from .conf import DAY, get_settings
-from .exceptions import ConnectionConflict
+from .exceptions import ConnectionConflict, RevocationPending
 from .fields import Ciphertext, EncryptedTextField
 
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ HOUR = 3_600
 REJECTED_FOR = timedelta(days=30)
 REVOKE_FOR = timedelta(days=30)
 LOCK_CHUNK = 500
+DEADLOCK_ATTEMPTS = 5
+
+T = TypeVar("T")
+P = ParamSpec("P")
 
 
 @contextmanager
@@ -50,6 +55,30 @@ def writing(using: str) -> Iterator[None]:
         if not connections[using].features.has_select_for_update:
             LeadExecConnection.objects.using(using).filter(pk=0).update(version=0)
         yield
+
+
+def despite_deadlocks(using: str, work: Callable[[], T]) -> T:
+    """Run ``work``, one transaction; again if the database ended it to resolve a deadlock.
+
+    Ours lock rows in key order. But a caller's transaction may not, and MariaDB and MySQL lock
+    what a scan passes, and indexes, too. Inside a caller's transaction the error is the caller's,
+    as all of that has been undone.
+    """
+    for _attempt in range(DEADLOCK_ATTEMPTS - 1):
+        try:
+            return work()
+        except OperationalError as error:
+            if connections[using].in_atomic_block or not _is_deadlock(error):
+                raise
+        time.sleep(_spread(0.001, 0.02))
+    return work()
+
+
+def _is_deadlock(error: OperationalError) -> bool:
+    """A deadlock, or a transaction that can't be serialized with another."""
+    cause = error.__cause__
+    sqlstate = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+    return sqlstate in ("40P01", "40001") or error.args[:1] == (1213,)
 
 
 def moment(epoch: float) -> datetime:
@@ -71,6 +100,17 @@ def _lease_mark(epoch: float) -> int:
 
 
 Row = TypeVar("Row", bound="Leased")
+Rows = TypeVar("Rows", bound="LeasedQuerySet[Any]")
+
+
+def _despite_deadlocks(
+    method: Callable[Concatenate[Rows, P], T],
+) -> Callable[Concatenate[Rows, P], T]:
+    @wraps(method)
+    def persistent(self: Rows, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return despite_deadlocks(self.db, lambda: method(self, *args, **kwargs))
+
+    return persistent
 
 
 class LeasedQuerySet(models.QuerySet[Row]):
@@ -89,11 +129,12 @@ class LeasedQuerySet(models.QuerySet[Row]):
         bound = now if untouched_since is None else min(now, untouched_since)
         return self.filter(lease_until__lte=_lease_mark(bound - CLOCK_SKEW))
 
+    @_despite_deadlocks
     def claim(self, limit: int, seconds: float) -> list[Row]:
         """Take up to ``limit`` free rows of this ordered query set under one lease."""
         lease_id = uuid.uuid4().hex
         with writing(self.db):
-            rows = list(self.free()._locked(skip=True)[:limit])
+            rows = list(self.free().locked(skip=True)[:limit])
             lease_until = _lease_mark(time.time() + seconds)
             self._rows_of(rows).update(lease_id=lease_id, lease_until=lease_until)
         for row in rows:
@@ -101,6 +142,7 @@ class LeasedQuerySet(models.QuerySet[Row]):
             row.claimed_version = getattr(row, "version", None)
         return rows
 
+    @_despite_deadlocks
     def release(self, rows: Sequence[Row]) -> None:
         """Give back claimed rows as if they had never been taken."""
         by_lease: dict[str, list[Row]] = {}
@@ -109,7 +151,8 @@ class LeasedQuerySet(models.QuerySet[Row]):
         for lease_id, claimed in by_lease.items():
             self._rows_of(claimed).filter(lease_id=lease_id).update(lease_until=0)
 
-    def _locked(self, *, skip: bool = False) -> Self:
+    def locked(self, *, skip: bool = False) -> Self:
+        """Rows to be locked when read, inside ``writing()``; ``skip``: but not what others lock."""
         features = connections[self.db].features
         if not features.has_select_for_update:
             return self
@@ -171,6 +214,7 @@ class ConnectionQuerySet(LeasedQuerySet["LeadExecConnection"]):
     def of_account(self, app_id: str, account_id: str) -> Self:
         return self.live().filter(identity=crypto.identity(app_id, "account", account_id))
 
+    @_despite_deadlocks
     def move_to_outbox(self) -> datetime:
         """Revoke all live rows of this query set, in one transaction.
 
@@ -181,7 +225,7 @@ class ConnectionQuerySet(LeasedQuerySet["LeadExecConnection"]):
         live = self.live().order_by("pk")
         with writing(self.db):
             last = 0
-            while rows := list(live.filter(pk__gt=last)._locked()[:LOCK_CHUNK]):
+            while rows := list(live.filter(pk__gt=last).locked()[:LOCK_CHUNK]):
                 last = rows[-1].pk
                 PendingRevocation.objects.using(self.db).bulk_create(
                     PendingRevocation.for_connection(row, requested_at)
@@ -194,9 +238,10 @@ class ConnectionQuerySet(LeasedQuerySet["LeadExecConnection"]):
                     signals.announce(signals.connection_revoked, row)
         return requested_at
 
+    @_despite_deadlocks
     def delete(self) -> tuple[int, dict[str, int]]:
         """Delete the rows, their tokens moved to the outbox in few statements."""
-        keys = list(self.values_list("pk", flat=True))
+        keys = sorted(self.values_list("pk", flat=True))
         total: Counter[str] = Counter()
         with writing(self.db):
             for start in range(0, len(keys), LOCK_CHUNK):
@@ -226,6 +271,7 @@ class ConnectionQuerySet(LeasedQuerySet["LeadExecConnection"]):
             lease_until=0,
         )
 
+    @_despite_deadlocks
     def write_claimed(self, rows: Sequence["LeadExecConnection"]) -> list["LeadExecConnection"]:
         """Write what happened to rows of a claim, and let them go, in one transaction.
 
@@ -468,40 +514,65 @@ def link(
 
     One row per account where ``account_id`` is known, else one per user. The token it replaces is
     dropped and not revoked, as the provider may hold both for the same association.
-    Raises ConnectionConflict if the token or the account is another user's.
+    Raises ConnectionConflict if the token or the account is another user's, RevocationPending if
+    the token is in the outbox.
     Call it inside ``writing()``. IntegrityError: somebody else did the same just now; try again.
     """
     manager = LeadExecConnection.objects.using(using)
-    of_token = manager.holding(refresh_token)._locked().first()
-    if of_token and not account_id:
-        account_id = of_token.account_id
+    fingerprints = crypto.fingerprints(refresh_token)
+    known = manager.holding(refresh_token).first()
+    if known and not account_id:
+        account_id = known.account_id
     kind, value = ("account", account_id) if account_id else ("user", str(user.pk))
     identity = crypto.identity(app_id, kind, value)
-    of_identity = manager.live().filter(identity=identity)._locked().first()
+    of_account = manager.live().filter(identity=identity).first()
+    # By key and in key order, as every other writer locks rows.
+    keys = {row.pk for row in (known, of_account) if row}
+    locked = list(manager.live().filter(pk__in=keys).order_by("pk").locked())
+    of_token = next((row for row in locked if row.fingerprint in fingerprints), None)
+    of_identity = next((row for row in locked if row.identity == identity), None)
     if any(row and row.user_id != user.pk for row in (of_token, of_identity)):
         raise ConnectionConflict("This LeadExec account is connected to another user of this site.")
+    if PendingRevocation.objects.using(using).filter(fingerprint__in=fingerprints).exists():
+        raise RevocationPending("This authorization was revoked a moment ago. Please try again.")
     row = of_identity or of_token or LeadExecConnection(user_id=user.pk)
     if of_token and of_token.pk != row.pk:
         # The same token again, so nothing is left to be revoked.
         manager.filter(pk=of_token.pk)._erase(timezone.now())
+    if of_token is None or of_token.pk != row.pk:
+        # Who holds it asks about another token. With the same one, two would ask at once.
+        row.lease_id, row.lease_until = "", 0
     row.app_id, row.account_id, row.identity = app_id, account_id, identity
     row.refresh_token = refresh_token
-    row.fingerprint = crypto.fingerprint(refresh_token)
-    row.lease_id, row.lease_until = "", 0
     row.record_success(access_token, expires_at)
-    if row._state.adding:
-        row.save(using=using)
-    else:
-        row.save(
-            using=using,
-            update_fields={
-                *LeadExecConnection.WRITTEN_UNDER_LEASE,
-                *("app_id", "account_id", "identity", "refresh_token", "fingerprint"),
-                *("lease_id", "lease_until"),
-            },
-        )
+    _save_linked(row, refresh_token, using)
     signals.announce(signals.connection_authorized, row)
     return row
+
+
+def _save_linked(row: LeadExecConnection, refresh_token: str, using: str) -> None:
+    fingerprint = crypto.fingerprint(refresh_token)
+    fingerprints = crypto.fingerprints(refresh_token)
+    # While keys change, another process may have its own in another order, and so store another
+    # digest of this token. They meet at the one that both would choose, which the unique index
+    # lets only one of them pass at a time.
+    row.fingerprint = min(fingerprints)
+    row.save(
+        using=using,
+        update_fields=None
+        if row._state.adding
+        else {
+            *LeadExecConnection.WRITTEN_UNDER_LEASE,
+            *("app_id", "account_id", "identity", "refresh_token", "fingerprint"),
+            *("lease_id", "lease_until"),
+        },
+    )
+    if len(fingerprints) > 1:
+        manager = LeadExecConnection.objects.using(using)
+        if manager.holding(refresh_token).exclude(pk=row.pk).locked().first():
+            raise IntegrityError("Another process has just stored this token.")
+        row.fingerprint = fingerprint
+        manager.filter(pk=row.pk).update(fingerprint=fingerprint)
 
 
 class PendingRevocation(Leased):

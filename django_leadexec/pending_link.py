@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.http import HttpRequest
+from django.utils.crypto import get_random_string
 
 from . import crypto
 from .authorization import LinkWaiting
@@ -16,11 +17,15 @@ LIFETIME = 600
 
 @dataclass(frozen=True)
 class PendingLink:
-    """What the confirm page shows and links. ``next_url``: where to go afterwards, "" for none."""
+    """What the confirm page shows and links. ``next_url``: where to go afterwards, "" for none.
+
+    ``name`` tells it from others: what is confirmed has to be what the page has shown.
+    """
 
     refresh_token: str = field(repr=False)
     account_id: str
     next_url: str
+    name: str
 
 
 def keep(request: HttpRequest, waiting: LinkWaiting, next_url: str) -> None:
@@ -29,6 +34,7 @@ def keep(request: HttpRequest, waiting: LinkWaiting, next_url: str) -> None:
         "refresh_token": crypto.encrypt(waiting.refresh_token),
         "account_id": waiting.account_id,
         "next_url": next_url,
+        "name": get_random_string(12),
         "user": _name(request.user),
         "until": time.time() + LIFETIME,
     }
@@ -50,7 +56,7 @@ def find(request: HttpRequest) -> PendingLink | None:
     if request.user.is_authenticated and not kept["user"]:
         # The first to log in is the only one who may confirm.
         request.session[KEY] = {**kept, "user": _name(request.user)}
-    return PendingLink(refresh_token, kept["account_id"], kept["next_url"])
+    return PendingLink(refresh_token, kept["account_id"], kept["next_url"], kept["name"])
 
 
 def drop(request: HttpRequest) -> None:

@@ -14,7 +14,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.crypto import constant_time_compare, salted_hmac
 
 from .connections import database_of
-from .models import LeadExecConnection
+from .models import LeadExecConnection, despite_deadlocks
 
 COOKIE = "leadexec_return"
 SALT = "django_leadexec.returning"
@@ -58,11 +58,21 @@ def forget(response: HttpResponse) -> None:
     )
 
 
-def end_automatic_return(sender: Any, user: AbstractBaseUser | None, **kwargs: Any) -> None:
-    """At a user's sign-out: no browser returns as them before their next clicked sign-in."""
-    if user is not None:
-        rows = LeadExecConnection.objects.using(database_of())
-        rows.live().filter(user_id=user.pk).update(sign_outs=F("sign_outs") + 1)
+def end_automatic_return(
+    sender: Any, request: HttpRequest | None, user: AbstractBaseUser | None, **kwargs: Any
+) -> None:
+    """At a user's sign-out: no browser returns as them before their next clicked sign-in.
+
+    Nor does this browser as anybody: the session of the one who could may have run out before.
+    """
+    users = set() if user is None else {user.pk}
+    connection = None if request is None else returning_connection(request)
+    if connection is not None:
+        users.add(connection.user_id)
+    if users:
+        using = database_of()
+        rows = LeadExecConnection.objects.using(using).live().filter(user_id__in=users)
+        despite_deadlocks(using, lambda: rows.update(sign_outs=F("sign_outs") + 1))
 
 
 def _seal(connection: LeadExecConnection) -> str:

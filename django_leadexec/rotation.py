@@ -1,22 +1,27 @@
 """Key rotation: all stored tokens, and the fingerprints made of them, under the first key.
 
-Each row is taken under its lease, so no refresh in flight can bring back what was written under an
-old key; and in small transactions, so it may be stopped at any moment and started again.
+Rows that somebody holds are waited for, and the others change hands, so that no refresh in flight
+can bring back what was written under an old key. All in small transactions, each of which leaves
+nothing behind if it is stopped, so the rotation may be stopped at any moment and started again.
 """
 
 import time
+import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
-
-from django.db import transaction
+from dataclasses import asdict, dataclass
 
 from . import crypto
 from .exceptions import DecryptionFailed
 from .fields import Ciphertext
-from .models import LeadExecConnection, PendingRevocation, released
+from .models import (
+    LeadExecConnection,
+    PendingRevocation,
+    despite_deadlocks,
+    released,
+    writing,
+)
 
 BATCH = 200
-LEASE = 60
 # Long enough for a batch of the refresh command to be done with the rows it holds.
 PATIENCE = 120
 
@@ -31,6 +36,10 @@ class Tally:
     current: int = 0
     unreadable: int = 0
     busy: int = 0
+
+    def add(self, other: "Tally") -> None:
+        for name, count in asdict(other).items():
+            setattr(self, name, getattr(self, name) + count)
 
 
 def rotate_keys(using: str) -> Iterator[Tally]:
@@ -63,15 +72,23 @@ def _rotate(
     """Rotate these rows; returns the keys of those that somebody else holds."""
     manager = model._default_manager.using(using)
     wanted = manager.filter(pk__in=keys, fingerprint__isnull=False).order_by("pk")
-    busy = set(wanted.values_list("pk", flat=True))
-    claimed = wanted.all().claim(len(keys), LEASE)
-    with transaction.atomic(using=using):
-        for row in claimed:
-            busy.discard(row.pk)
-            values = _values(row, tally)
-            # Only while the lease is ours: a row authorized anew meanwhile has a newer token.
-            mine = manager.filter(pk=row.pk, lease_id=row.lease_id)
-            mine.update(**values, lease_until=released())
+
+    def rotate() -> tuple[set[int], Tally]:
+        done = Tally()
+        lease_id = uuid.uuid4().hex
+        with writing(using):
+            busy = set(wanted.values_list("pk", flat=True))
+            for row in wanted.free().locked(skip=True):
+                busy.discard(row.pk)
+                if values := _values(row, done):
+                    # Whoever held it before, and is late with an answer, has lost it with this.
+                    manager.filter(pk=row.pk).update(
+                        **values, lease_id=lease_id, lease_until=released()
+                    )
+        return busy, done
+
+    busy, done = despite_deadlocks(using, rotate)
+    tally.add(done)
     return busy
 
 

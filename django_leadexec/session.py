@@ -9,6 +9,7 @@ from requests.auth import AuthBase
 from .client import QuietAdapter
 from .conf import get_settings, origin
 from .exceptions import LeadExecError
+from .secret import Secret
 
 TokenSource = Callable[[str | None], str]
 SCHEME = "Bearer "
@@ -72,7 +73,7 @@ class BearerAuth(AuthBase):
         return request
 
     def _sign(self, request: requests.PreparedRequest, token: str) -> None:
-        request.headers["Authorization"] = f"{SCHEME}{token}"
+        request.headers["Authorization"] = Secret(f"{SCHEME}{token}")
 
     def _after_401(
         self, response: requests.Response, body_start: int | None, options: dict[str, Any]
@@ -102,7 +103,7 @@ def _refuse_other_origins(request: requests.PreparedRequest) -> None:
 
 
 def _token_of(request: requests.PreparedRequest) -> str:
-    return request.headers["Authorization"].removeprefix(SCHEME)
+    return Secret(request.headers["Authorization"].removeprefix(SCHEME))
 
 
 def _position(body: object) -> int | None:

@@ -1,13 +1,17 @@
 """How often one visitor may make us call the provider."""
 
 import hashlib
+import ipaddress
+import logging
 import time
 
 from django.core.cache import cache
 from django.http import HttpRequest
 
 from .conf import get_settings, parse_rate
-from .exceptions import LeadExecError
+from .exceptions import LeadExecError, ProviderUnavailable
+
+logger = logging.getLogger(__name__)
 
 
 class Throttled(LeadExecError):
@@ -22,19 +26,43 @@ def spend(request: HttpRequest) -> None:
     """Count one provider call against the client's address and its session.
 
     Behind a proxy, ``REMOTE_ADDR`` is the proxy's unless the site's own middleware mends it.
-    Raises Throttled.
+    Raises Throttled, or ProviderUnavailable when the cache is down: better no call than a flood.
     """
     limit, period = parse_rate(get_settings().callback_rate)
     window, passed = divmod(int(time.time()), period)
-    for visitor in (request.META.get("REMOTE_ADDR"), request.session.session_key):
+    for visitor in (_network(request), request.session.session_key):
         if visitor:
             # Hashed: the session's key is a secret, and a cache is often shared.
             digest = hashlib.sha256(visitor.encode()).hexdigest()
-            key = f"django_leadexec:calls:{window}:{digest}"
-            cache.add(key, 0, timeout=period)
-            try:
-                count = cache.incr(key)
-            except ValueError:  # it expired, or was evicted, since the line before
-                continue
+            count = _count(f"django_leadexec:calls:{window}:{digest}", period)
+            if count is None:
+                raise ProviderUnavailable("This can't be done just now. Please try again later.")
             if count > limit:
                 raise Throttled(period - passed)
+
+
+def _network(request: HttpRequest) -> str:
+    """The client's address, or its IPv6 network: one home has 2 to the power of 64 addresses.
+
+    Those without an address, as behind a Unix socket, count as one.
+    """
+    address: str = request.META.get("REMOTE_ADDR") or "unknown"
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is None:
+        return str(ipaddress.IPv6Address(int(ip) >> 64 << 64))
+    return address
+
+
+def _count(key: str, period: int) -> int | None:
+    """How often, this time included; None if the cache can't tell."""
+    try:
+        cache.add(key, 0, timeout=period)
+        return cache.incr(key)
+    except ValueError:  # it expired, or was evicted, since the line before
+        return 0
+    except Exception as error:  # noqa: BLE001 - each kind of cache has its own errors
+        logger.error("The cache that counts for CALLBACK_RATE fails: %s.", type(error).__name__)
+        return None

@@ -30,7 +30,8 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
 from django.views.csrf import csrf_failure
 from django.views.decorators.cache import never_cache
-from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.clickjacking import xframe_options_deny
+from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from django.views.decorators.http import require_GET, require_http_methods
 
 from . import authorization, pending_link, returning, throttle
@@ -45,6 +46,7 @@ from .exceptions import (
     SignInForbidden,
 )
 from .models import LeadExecConnection
+from .secret import Secret
 
 MAX_BODY = 16 * 1024
 
@@ -186,7 +188,9 @@ def disconnect(request: HttpRequest) -> HttpResponseBase:
 
 @_outside_transactions
 @never_cache
+@xframe_options_deny
 @login_required
+@csrf_protect
 @require_http_methods(["GET", "HEAD", "POST"])
 def confirm(request: HttpRequest) -> HttpResponseBase:
     """Finish a link after login: the page names both sides, and only its POST links."""
@@ -196,31 +200,40 @@ def confirm(request: HttpRequest) -> HttpResponseBase:
         _say(request, _("There is no LeadExec connection waiting; please start again."))
         return HttpResponseRedirect(_home())
     error, status = "", 200
+    undecided: LeadExecError | None = None
     if request.method == "POST":
-        pending_link.drop(request)
-        after = waiting.next_url or _home()
+        after = HttpResponseRedirect(waiting.next_url or _home())
         if request.POST.get("confirm") != "yes":
-            return HttpResponseRedirect(after)
-        try:
-            authorization.confirm(waiting.refresh_token, user, lambda: throttle.spend(request))
-        except (ProviderUnavailable, throttle.Throttled) as problem:
-            # Nothing was decided, so it waits on.
-            waiting_still = LinkWaiting(waiting.refresh_token, waiting.account_id)
-            pending_link.keep(request, waiting_still, waiting.next_url)
-            error, status = str(problem), 503
-        except LeadExecError as problem:
-            _say(request, str(problem), messages.ERROR)
-            return HttpResponseRedirect(after)
+            pending_link.drop(request)
+            return after
+        if request.POST.get("link") != waiting.name:
+            # Another tab has put another link in the place of the one that this page has shown.
+            error, status = _("Please look again: another connection is waiting now."), 409
         else:
-            _say(request, _("LeadExec is connected."), messages.SUCCESS)
-            return HttpResponseRedirect(after)
+            try:
+                authorization.confirm(waiting.refresh_token, user, lambda: throttle.spend(request))
+            except (ProviderUnavailable, throttle.Throttled) as problem:
+                # It waits on.
+                undecided, error = problem, str(problem)
+                status = 429 if isinstance(problem, throttle.Throttled) else 503
+            except LeadExecError as problem:
+                pending_link.drop(request)
+                _say(request, str(problem), messages.ERROR)
+                return after
+            else:
+                pending_link.drop(request)
+                _say(request, _("LeadExec is connected."), messages.SUCCESS)
+                return after
     context = {
         "account_id": waiting.account_id,
         "site_user": user,
         "next_url": waiting.next_url,
+        "link": waiting.name,
         "error": error,
     }
-    return render(request, "django_leadexec/confirm.html", context, status=status)
+    response = render(request, "django_leadexec/confirm.html", context, status=status)
+    _set_retry_after(response, undecided)
+    return response
 
 
 @never_cache
@@ -237,15 +250,16 @@ def connect(request: HttpRequest) -> HttpResponse:
 
 def _read_json(request: HttpRequest) -> tuple[str, bool, str | None] | HttpResponse:
     """The posted token, gesture and next; or the error to answer."""
-    length = request.META.get("CONTENT_LENGTH") or "0"
-    if not length.isdigit() or int(length) > MAX_BODY:
-        return _error(413, "too_large", _("The page sent too much."))
     malformed = _error(400, "malformed", _("The page sent something that can't be read."))
     if request.content_type != "application/json":
         return malformed
     try:
-        data = json.loads(request.body)
-    except (ValueError, RecursionError):
+        # Not request.body, which is all of it: what Content-Length says need not be so.
+        body = request.read(MAX_BODY + 1)
+        if len(body) > MAX_BODY:
+            return _error(413, "too_large", _("The page sent too much."))
+        data = json.loads(body)
+    except (ValueError, RecursionError, OSError):
         return malformed
     if not isinstance(data, dict):
         return malformed
@@ -256,7 +270,7 @@ def _read_json(request: HttpRequest) -> tuple[str, bool, str | None] | HttpRespo
         and (wanted is None or isinstance(wanted, str))
     ):
         return malformed
-    return token, gesture, wanted
+    return Secret(token), gesture, wanted
 
 
 def _answer(status: str, redirect: str = "") -> JsonResponse:
@@ -267,11 +281,15 @@ def _explain(error: LeadExecError) -> JsonResponse:
     for kind, (status, code) in ERRORS.items():
         if isinstance(error, kind):
             response = _error(status, code, str(error))
-            retry_after = getattr(error, "retry_after", None)
-            if retry_after is not None:
-                response.headers["Retry-After"] = str(math.ceil(retry_after))
+            _set_retry_after(response, error)
             return response
     raise error
+
+
+def _set_retry_after(response: HttpResponse, error: LeadExecError | None) -> None:
+    retry_after = getattr(error, "retry_after", None)
+    if retry_after is not None:
+        response.headers["Retry-After"] = str(math.ceil(retry_after))
 
 
 def _error(status: int, code: str, message: str) -> JsonResponse:
@@ -288,15 +306,27 @@ def _wants_json(request: HttpRequest) -> bool:
 
 def _after(request: HttpRequest) -> str:
     """Where to go after a form: its ``next``, the page it stood on, or the site's home."""
-    referer = urlsplit(request.META.get("HTTP_REFERER", ""))
-    page = referer.path if referer.netloc == request.get_host() else ""
-    return _safe(request, request.POST.get("next")) or _safe(request, page) or _home()
+    return (
+        _safe(request, request.POST.get("next")) or _safe(request, _page_before(request)) or _home()
+    )
+
+
+def _page_before(request: HttpRequest) -> str:
+    try:
+        referer = urlsplit(request.META.get("HTTP_REFERER", ""))
+    except ValueError:
+        return ""
+    return referer.path if referer.netloc == request.get_host() else ""
 
 
 def _safe(request: HttpRequest, url: str | None) -> str:
     """``url`` if it stays within the site, else ""."""
-    if url and url_has_allowed_host_and_scheme(
-        url, allowed_hosts={request.get_host()}, require_https=request.is_secure()
+    if (
+        url
+        and url.isprintable()  # half a surrogate pair can't be redirected to
+        and url_has_allowed_host_and_scheme(
+            url, allowed_hosts={request.get_host()}, require_https=request.is_secure()
+        )
     ):
         return url
     return ""

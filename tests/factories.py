@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from django_leadexec import crypto
 from django_leadexec.models import LeadExecConnection, link, moment, writing
+from django_leadexec.secret import Secret
 
 _numbers = itertools.count(1)
 
@@ -38,8 +39,8 @@ def make_connection(
         row = link(
             user,
             app_id,
-            token,
-            f"stored-access-for-{token}",
+            Secret(token),
+            Secret(f"stored-access-for-{token}"),
             time.time() + expires_in,
             account_id=account_id,
             using=using,

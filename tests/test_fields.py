@@ -75,7 +75,8 @@ def test_the_outbox_holds_no_plain_text(row: LeadExecConnection) -> None:
 def test_the_attribute_gives_the_plain_text(row: LeadExecConnection) -> None:
     loaded = LeadExecConnection.objects.get()
     assert loaded.refresh_token == SECRET
-    assert type(loaded.refresh_token) is str
+    assert isinstance(loaded.refresh_token, str)
+    assert repr(loaded.refresh_token) == "'***'"
 
 
 def test_the_plain_text_is_nowhere_in_the_instance(row: LeadExecConnection) -> None:

@@ -33,6 +33,18 @@ def assert_error(response: Any, status: int, code: str) -> None:
     assert response.json()["error"]["message"]
 
 
+def link_shown(client: Client) -> str:
+    """What the confirm page's form calls the link it shows; "" if there is none to confirm."""
+    page = client.get(reverse("leadexec:confirm"))
+    return str(page.context["link"]) if page.status_code == 200 else ""
+
+
+def agree(client: Client, link: str | None = None) -> Any:
+    """Press Connect on the confirm page: on the one that is there now, or one seen before."""
+    link = link_shown(client) if link is None else link
+    return client.post(reverse("leadexec:confirm"), {"confirm": "yes", "link": link})
+
+
 def user_of(client: Client) -> str | None:
     """The name of the user this browser is logged in as."""
     pk = client.session.get("_auth_user_id")
@@ -149,7 +161,7 @@ class TestLoggedIn:
         assert "ana" in page
         assert "acme-1" not in page
         assert not LeadExecConnection.objects.exists()
-        response = client.post(reverse("leadexec:confirm"), {"confirm": "yes"})
+        response = agree(client)
         assert response["Location"] == "/page/"
         assert LeadExecConnection.objects.get().user == ana
 
@@ -174,7 +186,7 @@ class TestAnonymous:
         client.login(username="ana", password="secret")
         assert b"ana" in client.get(reverse("leadexec:confirm")).content
         assert not LeadExecConnection.objects.exists()
-        response = client.post(reverse("leadexec:confirm"), {"confirm": "yes"})
+        response = agree(client)
         assert response["Location"] == "/page/"
         assert LeadExecConnection.objects.get().user.username == "ana"
 
@@ -188,8 +200,9 @@ class TestAnonymous:
         user = make_user()
         post(client, "new")
         client.force_login(user)
+        link = link_shown(client)
         client.post(reverse("leadexec:confirm"), {"confirm": "no"})
-        client.post(reverse("leadexec:confirm"), {"confirm": "yes"})
+        agree(client, link)
         assert not LeadExecConnection.objects.exists()
         assert not provider.calls
 
@@ -199,16 +212,16 @@ class TestAnonymous:
         monkeypatch.setattr("django_leadexec.pending_link.LIFETIME", -1)
         post(client, "new")
         client.force_login(make_user())
-        client.post(reverse("leadexec:confirm"), {"confirm": "yes"})
+        agree(client)
         assert not LeadExecConnection.objects.exists()
 
     def test_logging_out_drops_the_link(self, provider: Provider, client: Client) -> None:
         post(client, "new")
         client.force_login(make_user())
-        client.get(reverse("leadexec:confirm"))
+        link = link_shown(client)
         client.logout()
         client.force_login(make_user())
-        client.post(reverse("leadexec:confirm"), {"confirm": "yes"})
+        agree(client, link)
         assert not LeadExecConnection.objects.exists()
 
     def test_the_confirm_page_belongs_to_the_first_who_sees_it(
@@ -217,14 +230,14 @@ class TestAnonymous:
         post(client, "new")
         first, second = make_user(), make_user()
         client.force_login(first)
-        client.get(reverse("leadexec:confirm"))
+        link = link_shown(client)
         session = client.session
         kept = session["leadexec_pending_link"]
         client.force_login(second)
         session = client.session
         session["leadexec_pending_link"] = kept
         session.save()
-        client.post(reverse("leadexec:confirm"), {"confirm": "yes"})
+        agree(client, link)
         assert not LeadExecConnection.objects.exists()
 
     def test_an_unavailable_provider_at_the_confirmation_keeps_the_link(
@@ -233,11 +246,11 @@ class TestAnonymous:
         post(client, "new")
         client.force_login(make_user())
         provider.answers["new"] = stand_in.unavailable
-        response = client.post(reverse("leadexec:confirm"), {"confirm": "yes"})
+        response = agree(client)
         assert response.status_code == 503
         assert b"HTTP 503" in response.content
         del provider.answers["new"]
-        client.post(reverse("leadexec:confirm"), {"confirm": "yes"})
+        agree(client)
         assert LeadExecConnection.objects.get().refresh_token == "new"
 
     def test_a_refusal_at_the_confirmation_links_nothing(
@@ -246,7 +259,7 @@ class TestAnonymous:
         post(client, "new")
         client.force_login(make_user())
         provider.answers["new"] = stand_in.refused
-        response = client.post(reverse("leadexec:confirm"), {"confirm": "yes"})
+        response = agree(client)
         assert response.status_code == 302
         assert not LeadExecConnection.objects.exists()
 

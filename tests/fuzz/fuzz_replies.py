@@ -1,0 +1,77 @@
+"""Coverage-guided fuzzing of what the provider may answer; no part of the test run.
+
+    pip install atheris
+    python -m tests.fuzz.fuzz_replies body -max_total_time=600 -max_len=4096
+    python -m tests.fuzz.fuzz_replies wire -max_total_time=600 -max_len=8192
+
+``body`` feeds the readers of replies, ``wire`` all that comes over the socket. Options after the
+first word are libFuzzer's own.
+"""
+
+import logging
+import socket
+import sys
+import time
+from typing import Any
+
+import atheris  # type: ignore[import-untyped]
+
+with atheris.instrument_imports(include=["django_leadexec", "http", "json"]):
+    from django_leadexec import client
+
+# Its warning about another echo would be all there is to see.
+logging.disable()
+SENT_AT = 1_735_689_600.0
+STATUSES = (200, 200, 200, 201, 204, 302, 400, 401, 403, 404, 429, 500)
+
+
+def body(data: bytes) -> None:
+    """Whatever the body says, the outcome is one of three, and never more than it says."""
+    status = STATUSES[data[0] % len(STATUSES)] if data else 200
+    reply = client.Reply(status, data[1:])
+    outcome = client.read_refresh_reply(reply, "the-refresh-token", SENT_AT)
+    if isinstance(outcome, client.Fresh):
+        assert status == 200
+        assert outcome.access_token.isascii()
+        assert outcome.access_token.isprintable()
+        assert SENT_AT < outcome.expires_at <= SENT_AT + 86_400
+    elif isinstance(outcome, client.Refused):
+        assert status in (200, 400, 401, 403)
+        assert b"alse" in data.lower() or b"\\u" in data.lower()
+        assert "the-refresh-token" not in outcome.reason
+        assert outcome.reason.isprintable()
+    revoked = client.read_revoke_reply(reply)
+    if isinstance(revoked, client.Revoked):
+        assert 200 <= status < 300
+        assert b"{" in data
+    text = data[1:].decode("latin-1")
+    assert SENT_AT < client.read_expiry(text, SENT_AT) <= SENT_AT + 86_400
+    client._read_retry_after(text)
+
+
+def wire(data: bytes) -> None:
+    """Whatever comes over the socket is an outcome, in time, and never an exception."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.setblocking(False)
+        try:
+            theirs.sendall(data)
+        except BlockingIOError:
+            ours.close()
+            return
+        theirs.shutdown(socket.SHUT_WR)
+        connection: Any = client._POOLS["http"].ConnectionCls
+        connection._new_conn = lambda self: ours
+        started = time.monotonic()
+        caller = client.Client("http://provider.test", 5)
+        outcome = caller.refresh("the-refresh-token", "app")
+        caller._adapter.close()
+        ours.close()
+        assert isinstance(outcome, client.Fresh | client.Refused | client.Unavailable)
+        assert time.monotonic() - started < 4
+
+
+if __name__ == "__main__":
+    target = {"body": body, "wire": wire}[sys.argv.pop(1)]
+    atheris.Setup(sys.argv, target)
+    atheris.Fuzz()
