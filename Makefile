@@ -26,7 +26,7 @@ demo: venv-example ## Serve the example project with a sandbox in place of LeadE
 		$(example) runserver --noreload '127.0.0.1:$(PORT)'
 
 test: venv-dev ## Run the tests (on another database: make test DATABASE_URL=postgres://…)
-	PYTHONDEVMODE=1 $(python) -m pytest $(ARGS)
+	PYTHONDEVMODE=1 $(python) -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal $(ARGS)
 
 coverage: venv-dev ## Run the tests and report what they don't reach
 	PYTHONDEVMODE=1 $(python) -m pytest --cov --cov-report=term-missing $(ARGS)
