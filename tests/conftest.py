@@ -6,6 +6,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from functools import cache as remember
+from typing import Any
 
 import django
 import pytest
@@ -60,6 +61,23 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             if os.environ.get("CI") == "true":
                 pytest.fail(f"CI must have it: {reason}", pytrace=False)
             pytest.skip(reason)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_flush() -> Iterator[None]:
+    """Empty PostgreSQL's tables after a test by DELETE, of few rows ten times faster than TRUNCATE.
+
+    Foreign keys don't mind the order, as Django's are checked at the commit.
+    """
+    operations = type(connection.ops)
+    with pytest.MonkeyPatch.context() as patch:
+        if connection.vendor == "postgresql":
+
+            def sql_flush(self: Any, style: Any, tables: list[str], **options: bool) -> list[str]:
+                return [f"DELETE FROM {self.quote_name(table)}" for table in tables]  # noqa: S608
+
+            patch.setattr(operations, "sql_flush", sql_flush)
+        yield
 
 
 @pytest.fixture

@@ -11,6 +11,10 @@ DATABASES = {"default": environ.Env().db("DATABASE_URL", default=f"sqlite:///{SQ
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     DATABASES["default"] |= {"OPTIONS": {"timeout": 20}, "TEST": {"NAME": str(SQLITE)}}
 
+if DATABASES["default"]["ENGINE"].endswith("postgresql"):
+    # What a test has written need not survive the server.
+    DATABASES["default"].setdefault("OPTIONS", {})["options"] = "-c synchronous_commit=off"
+
 SECRET_KEY = "only-for-tests"
 ROOT_URLCONF, STATIC_URL, LOGIN_REDIRECT_URL, USE_TZ = "tests.urls", "static/", "/page/", True
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 import requests
-from asgiref.sync import async_to_sync
+from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
-from django.db import IntegrityError, OperationalError, connection, transaction
+from django.db import IntegrityError, OperationalError, connection, connections, transaction
 from django.test import Client
 from django.urls import reverse
 from pytest_django import Settings
@@ -494,14 +494,14 @@ def test_no_page_of_the_admin_shows_a_token(provider: Provider, admin_client: Cl
         for name in ("a yes", "an error page", "a no that quotes, plain"):
             provider.default = provider.answers[f"disconnect {REFRESH}"] = ANSWERS[name]
             row = due(account_id="acme")
-            connections = reverse("admin:django_leadexec_leadexecconnection_changelist")
+            listed = reverse("admin:django_leadexec_leadexecconnection_changelist")
             outbox = reverse("admin:django_leadexec_pendingrevocation_changelist")
             for action in ("refresh_selected", "revoke_selected", "delete_selected"):
                 data = {"action": action, "_selected_action": row.pk}
-                watch.examine_response(admin_client.post(connections, data))
-                confirmed = admin_client.post(connections, data | {"post": "yes"}, follow=True)
+                watch.examine_response(admin_client.post(listed, data))
+                confirmed = admin_client.post(listed, data | {"post": "yes"}, follow=True)
                 watch.examine_response(confirmed)
-                for page in (connections, outbox, f"{connections}?q=acme&o=6"):
+                for page in (listed, outbox, f"{listed}?q=acme&o=6"):
                     watch.examine_response(admin_client.get(page))
                 for kind in ("change", "history", "delete"):
                     url = reverse(f"admin:django_leadexec_leadexecconnection_{kind}", args=[row.pk])
@@ -656,6 +656,8 @@ def test_asyncio_in_debug_mode_shows_no_token(provider: Provider) -> None:
         with suppress(LeadExecError):
             await row.aget_access_token()
         await row.arevoke()
+        # asyncio.run has a thread of its own for the database steps, and so a connection.
+        await sync_to_async(connections.close_all)()
 
     with nothing_leaks():
         asyncio.run(use(), debug=True)

@@ -18,6 +18,7 @@ from django.core.cache import cache
 from django.core.management import call_command
 from django.core.signals import got_request_exception
 from django.db import connection
+from django.template.defaultfilters import pprint as safe_pprint
 from django.test import RequestFactory, override_settings
 from django.utils.log import AdminEmailHandler
 from django.views.debug import ExceptionReporter
@@ -74,7 +75,7 @@ class Watch:
             report = traceback.TracebackException.from_exception(link, capture_locals=True)
             self.add("traceback with locals", "".join(report.format()))
             for frame, _ in traceback.walk_tb(link.__traceback__):
-                self.add("locals", pprint.pformat(dict(frame.f_locals)))
+                self.add("locals", *map(safe_pprint, frame.f_locals.values()))
         request = request or RequestFactory().get("/")
         with override_settings(DEBUG=True):  # then it cleans nothing
             reporter = ExceptionReporter(request, type(error), error, error.__traceback__)
