@@ -15,7 +15,7 @@ production := DEBUG=off LEADEXEC_SANDBOX=off ALLOWED_HOSTS=www.example.org \
 make_keys := SECRET_KEY=$$($(python) -c 'import secrets; print(secrets.token_urlsafe(64))') \
 	LEADEXEC_ENCRYPTION_KEYS=$$($(python) -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())')
 
-.PHONY: help demo test coverage lint format types check build lock bench clean venv-example venv-dev
+.PHONY: help demo test coverage lint audit format types check build lock bench clean venv-example venv-dev
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -26,14 +26,20 @@ demo: venv-example ## Serve the example project with a sandbox in place of LeadE
 		$(example) runserver --noreload '127.0.0.1:$(PORT)'
 
 test: venv-dev ## Run the tests (on another database: make test DATABASE_URL=postgres://…)
-	PYTHONDEVMODE=1 $(python) -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal $(ARGS)
+	PYTHONDEVMODE=1 $(python) -m pytest --numprocesses=4 --dist=worksteal $(ARGS)
 
 coverage: venv-dev ## Run the tests and report what they don't reach
 	PYTHONDEVMODE=1 $(python) -m pytest --cov --cov-report=term-missing $(ARGS)
 
-lint: venv-dev ## Check style and known faults with ruff
+lint: venv-dev ## Check style and known faults with ruff and bandit
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
+	$(python) -m bandit --quiet --recursive django_leadexec
+
+# Not part of .ci/run: it needs PyPI's own JSON API, which many mirrors lack. There it fails, as
+# --strict takes a package that could not be looked up for one that may be vulnerable.
+audit: venv-dev ## Look the locked packages up among the known vulnerabilities (asks PyPI)
+	@for lock in constraints/*.txt; do 		echo "$$lock"; 		$(python) -m uv tool run pip-audit --strict --disable-pip --no-deps -r "$$lock" || exit 1; 	done
 
 format: venv-dev ## Mend what ruff can mend by itself
 	$(python) -m ruff check --fix .

@@ -18,7 +18,7 @@ from django.conf import settings  # noqa: E402
 from django.core.exceptions import ImproperlyConfigured  # noqa: E402
 from django.db import DatabaseError  # noqa: E402
 
-from . import databases, measures, report, tables  # noqa: E402
+from . import databases, day, measures, report, tables  # noqa: E402
 from .processes import StandIn, Worker  # noqa: E402
 from .report import Row  # noqa: E402
 
@@ -48,6 +48,8 @@ def main(arguments: Sequence[str]) -> None:
             result["skipped"].append(f"{databases.TITLES[vendor]}: {reason}")
     if flags.profile:
         result["profiles"] = {vendor: _profile(size, vendor) for vendor in vendors}
+    elif flags.day:
+        result["days"] = {vendor: day.play(day.DAYS[flags.size], vendor) for vendor in vendors}
     elif flags.plans:
         result["plans"] = {vendor: _plans(size, vendor) for vendor in vendors}
     else:
@@ -89,6 +91,9 @@ def _flags(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--profile", action="store_true", help="where one refresh's time goes instead"
+    )
+    parser.add_argument(
+        "--day", action="store_true", help="a day of --watch, sped up, outages included, instead"
     )
     return parser.parse_args(arguments)
 

@@ -103,17 +103,17 @@ def _fill(alias: str, rows: int, due: int) -> None:
             f"WHERE n < {rows:d}",
             parameters,
         )
-    _tidy(alias)
+    tidy(alias)
 
 
 def make_due(alias: str) -> None:
     """Everything due again, as it was an hour after the last refresh."""
     rows = LeadExecConnection.objects.using(alias).filter(refresh_after__gt=timezone.now())
     rows.update(refresh_after=timezone.now() - HOUR, lease_until=0)
-    _tidy(alias)
+    tidy(alias)
 
 
-def _tidy(alias: str) -> None:
+def tidy(alias: str) -> None:
     """What the server would do by itself, but in the middle of a measurement."""
     statement = {"postgresql": "VACUUM ANALYZE", "mysql": "ANALYZE TABLE"}
     connection = connections[alias]

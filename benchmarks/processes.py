@@ -61,13 +61,17 @@ class Child:
 
 
 class StandIn(Child):
-    def __init__(self, latency: float) -> None:
-        super().__init__("benchmarks.provider", str(latency))
+    def __init__(self, latency: float, lifetime: float = 12 * 3600) -> None:
+        super().__init__("benchmarks.provider", str(latency), str(lifetime))
         self.url: str = self.hello["url"]
 
     def stats(self) -> Result:
         """Calls answered so far, and the CPU seconds spent."""
-        with urlopen(f"{self.url}/stats") as response:  # noqa: S310 - our own process
+        return self.tell("stats")
+
+    def tell(self, word: str) -> Result:
+        """``down``, ``up``, or nothing but ``stats``."""
+        with urlopen(f"{self.url}/{word}") as response:  # noqa: S310 - our own process
             stats: Result = json.load(response)
         return stats
 
@@ -75,7 +79,10 @@ class StandIn(Child):
 class Worker(Child):
     """A process for one task of ``benchmarks.tasks``, on one database."""
 
-    def __init__(self, task: str, alias: str = "", provider: str = "", **options: Any) -> None:
+    def __init__(
+        self, task: str, alias: str = "", provider: str = "", margin: float = 0, **options: Any
+    ) -> None:
         given = {"LEADEXEC_BENCH_DATABASE": alias, "LEADEXEC_BENCH_PROVIDER": provider}
+        given["LEADEXEC_BENCH_MARGIN"] = str(round(margin)) if margin else ""
         environment = {variable: value for variable, value in given.items() if value}
         super().__init__("benchmarks.tasks", task, json.dumps(options), **environment)

@@ -1,7 +1,8 @@
 """A stand-in for the provider that costs next to nothing: one thread, canned replies.
 
-``python -m benchmarks.provider LATENCY`` prints its address and serves until its input ends. It
-answers the provider's refresh call, an OAuth 2 token endpoint (for the peers) and ``/stats``.
+``python -m benchmarks.provider LATENCY LIFETIME`` (seconds) prints its address and serves until its
+input ends. It answers the provider's refresh call, an OAuth 2 token endpoint (for the peers),
+``/stats``, and ``/down`` and ``/up``, which begin and end an outage.
 """
 
 import json
@@ -15,10 +16,14 @@ from datetime import UTC, datetime, timedelta
 
 JSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
 
+DOWN = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
+
 
 class StandIn:
-    def __init__(self, latency: float) -> None:
+    def __init__(self, latency: float, lifetime: float) -> None:
         self.latency = latency
+        self.lifetime = timedelta(seconds=lifetime)
+        self.is_down = False
         self.calls = 0
         self.selector = selectors.DefaultSelector()
         self.partial: dict[socket.socket, bytes] = {}
@@ -70,7 +75,8 @@ class StandIn:
             self.partial[client] = data
             return
         path = data[data.index(b" ") + 1 : data.index(b" HTTP/")]
-        if path == b"/stats":
+        if path in (b"/stats", b"/down", b"/up"):
+            self.is_down = path == b"/down" or (self.is_down and path == b"/stats")
             self._send(client, _reply({"calls": self.calls, "cpu": time.process_time()}))
             return
         self.calls += 1
@@ -86,6 +92,8 @@ class StandIn:
 
     def _answer(self, path: bytes) -> bytes:
         # Each token is another one, as the peers write nothing if it is the one they have.
+        if self.is_down:
+            return DOWN
         access_token = b"access-token-of-a-likely-length-%020d" % self.calls
         if path == b"/token":
             body = b'{"access_token":"%b","token_type":"Bearer","expires_in":3600}' % access_token
@@ -93,13 +101,12 @@ class StandIn:
             token = path[path.rindex(b"/") + 1 :].partition(b"?")[0]
             body = (
                 b'{"valid":true,"refreshToken":"%b","authToken":"%b","expireDate":"%b",'
-                b'"errorMessage":null}' % (token, access_token, EXPIRES)
+                b'"errorMessage":null}' % (token, access_token, self._expires())
             )
         return JSON % (len(body), body)
 
-
-# Made once: it holds for the hours that a benchmark lasts.
-EXPIRES = (datetime.now(UTC) + timedelta(hours=12)).isoformat(timespec="seconds").encode()
+    def _expires(self) -> bytes:
+        return (datetime.now(UTC) + self.lifetime).isoformat(timespec="milliseconds").encode()
 
 
 def _reply(data: object) -> bytes:
@@ -116,7 +123,7 @@ def _is_whole(request: bytes) -> bool:
 
 
 if __name__ == "__main__":
-    stand_in = StandIn(float(sys.argv[1]))
+    stand_in = StandIn(*map(float, sys.argv[1:]))
     sys.stdout.write(json.dumps({"url": stand_in.url}) + "\n")
     sys.stdout.flush()
     stand_in.serve()

@@ -103,6 +103,8 @@ def rest(result: dict[str, Any]) -> str:
             for line in profile["functions"]
         ]
         lines.append("")
+    for vendor, day in result.get("days", {}).items():
+        lines += [vendor, *(f"  {key}: {value}" for key, value in day.items()), ""]
     lines += [f"skipped: {reason}" for reason in result["skipped"]]
     described = result["machine"]
     lines.append("packages: " + " ".join(f"{k} {v}" for k, v in described["packages"].items()))

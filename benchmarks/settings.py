@@ -59,3 +59,5 @@ DJANGO = {"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIR
 TEMPLATES = [DJANGO | {"OPTIONS": {"context_processors": CONTEXT}}]
 LEADEXEC = {"APP_ID": "bench", "BUTTON_ID": "bench", "ENCRYPTION_KEYS": [KEY]}
 LEADEXEC |= {"BASE_URL": PROVIDER}
+if "LEADEXEC_BENCH_MARGIN" in os.environ:
+    LEADEXEC |= {"REFRESH_MARGIN": int(os.environ["LEADEXEC_BENCH_MARGIN"])}

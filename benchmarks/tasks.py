@@ -119,6 +119,13 @@ def profile(*, tokens: int) -> Task:
     return lambda: {"count": tokens, "profile": of_tokens(tokens)}
 
 
+def watch(*, speed: float, seconds: float) -> Task:
+    """``--watch``, sped up."""
+    from . import day
+
+    return lambda: day.watch(speed, seconds)
+
+
 def row(*, times: int) -> Task:
     """One row read by its key: the unit for what a page costs."""
     from django_leadexec.models import LeadExecConnection
@@ -164,7 +171,7 @@ def _repeated(act: Callable[[], object], times: int) -> Task:
     return run
 
 
-TASKS = (engine, pool, peers, claim, plans, profile, row, stored_token, button, load)
+TASKS = (engine, pool, peers, claim, plans, profile, watch, row, stored_token, button, load)
 
 
 def peak_memory() -> float:

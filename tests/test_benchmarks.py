@@ -68,3 +68,11 @@ def test_the_profile_tells_what_each_step_costs():
     profile = json.loads(benchmark("--json", "--profile"))["profiles"]["sqlite"]
     assert {"claim", "decrypt", "write", "the engine, 16 workers"} <= profile["steps"].keys()
     assert profile["functions"]
+
+
+def test_a_day_ends_with_everything_fresh():
+    day = json.loads(benchmark("--json", "--day"))["days"]["sqlite"]
+    assert day["refreshed"] > day["taking_part"]
+    assert day["rejected"] == 0
+    documented = (ROOT / "docs" / "benchmarks.md").read_text()
+    assert all(f"`{key}`" in documented for key in day)

@@ -37,6 +37,8 @@ from .test_canaries import DISGUISES
 from .watch import Saboteur, Watch, watching
 
 pytestmark = pytest.mark.django_db(transaction=True)
+# For what takes long and is the same on every database.
+ONCE = pytest.mark.sqlite
 
 REFRESH, ACCESS = canaries.make_canary("Refresh"), canaries.make_canary("Access")
 OTHER = canaries.make_canary("Other")
@@ -117,6 +119,7 @@ def due(token: str = REFRESH, **fields: Any) -> LeadExecConnection:
     return make_connection(token, expires_in=-10, **fields)
 
 
+@ONCE
 @pytest.mark.parametrize("name", ANSWERS)
 def test_no_answer_of_the_provider_shows_a_token(
     name: str, provider: Provider, settings: Settings
@@ -387,6 +390,7 @@ def test_no_visit_shows_a_token(
             clear()
 
 
+@ONCE
 @pytest.mark.parametrize("name", TROUBLES)
 def test_no_answer_of_the_provider_shows_a_token_at_the_callback(
     name: str, provider: Provider, settings: Settings
@@ -399,6 +403,7 @@ def test_no_answer_of_the_provider_shows_a_token_at_the_callback(
             clear()
 
 
+@ONCE
 @pytest.mark.parametrize(
     ("site", "is_user", "known"),
     [
