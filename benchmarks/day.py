@@ -26,7 +26,7 @@ LIFETIME, MARGIN, MINUTE, HOUR = 3_600.0, 600.0, 60.0, 3_600.0
 OUTAGES = ((6 * HOUR, 5 * MINUTE), (12 * HOUR, 60 * MINUTE))
 SAMPLE_EVERY = 0.25
 # How late a refresh may be, in seconds of the day, without being called overdue.
-GRACE = MINUTE
+GRACE = 5 * MINUTE
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ CONTEXT = ["django.template.context_processors.request"]
 CONTEXT += ["django.contrib.auth.context_processors.auth"]
 DJANGO = {"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}
 TEMPLATES = [DJANGO | {"OPTIONS": {"context_processors": CONTEXT}}]
-LEADEXEC = {"APP_ID": "bench", "BUTTON_ID": "bench", "ENCRYPTION_KEYS": [KEY]}
+LEADEXEC: dict[str, Any] = {"APP_ID": "bench", "BUTTON_ID": "bench", "ENCRYPTION_KEYS": [KEY]}
 LEADEXEC |= {"BASE_URL": PROVIDER}
 if "LEADEXEC_BENCH_MARGIN" in os.environ:
     LEADEXEC |= {"REFRESH_MARGIN": int(os.environ["LEADEXEC_BENCH_MARGIN"])}

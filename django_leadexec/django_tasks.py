@@ -3,20 +3,28 @@
 Many workers may run it at once: they share the rows by claiming them.
 """
 
-from django.tasks import task
+from typing import Any
+
+from django.tasks import TaskContext, task
 
 from .refresh import Counts, refresh_due
 
 
-@task()
+@task(takes_context=True)
 def refresh_tokens(
-    *, workers: int = 16, seconds: float = 240, rate: float | None = None, copies: int = 1
+    context: "TaskContext[..., Any]",
+    /,
+    *,
+    workers: int = 16,
+    seconds: float = 240,
+    rate: float | None = None,
+    copies: int = 1,
 ) -> Counts:
     """Refresh what is due, and tell LeadExec of revocations; returns the counts.
 
     ``seconds``: how long it may take; what is left is the next one's. ``copies``: how many of
-    these tasks work together, this one included; it enqueues the others.
+    these tasks work together, this one included; it enqueues the others where it came from.
     """
     for _ in range(copies - 1):
-        refresh_tokens.enqueue(workers=workers, seconds=seconds, rate=rate)
+        context.task_result.task.enqueue(workers=workers, seconds=seconds, rate=rate)
     return refresh_due(workers=workers, seconds=seconds, rate=rate)

@@ -1,7 +1,9 @@
 import os
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
+import django
 import environ
 from cryptography.fernet import Fernet
 
@@ -23,6 +25,13 @@ AUTHENTICATION_BACKENDS = BACKENDS
 CONTRIB = ["admin", "auth", "contenttypes", "sessions", "messages", "staticfiles"]
 INSTALLED_APPS = [f"django.contrib.{app}" for app in CONTRIB]
 INSTALLED_APPS += ["django_leadexec", "django_leadexec.sandbox"]
+if django.VERSION >= (6, 0) and find_spec("django_tasks_db"):
+    INSTALLED_APPS += ["django_tasks_db"]
+if os.environ.get("LEADEXEC_TEST_TASKS") == "database":
+    # For a worker that a test starts.
+    DATABASE_TASKS = {"BACKEND": "django_tasks_db.DatabaseBackend", "QUEUES": ["leadexec"]}
+    IMMEDIATE_TASKS = {"BACKEND": "django.tasks.backends.immediate.ImmediateBackend"}
+    TASKS = {"default": IMMEDIATE_TASKS, "database": DATABASE_TASKS}
 SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin-allow-popups"
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",

@@ -10,6 +10,7 @@ import pytest
 from .. import processes
 from ..factories import make_due_connections
 from ..provider import Provider
+from . import ROWS
 
 celery = pytest.importorskip("celery")
 
@@ -54,7 +55,7 @@ def workers(
 def test_several_workers_share_the_rows_without_a_double_call(
     workers: str, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_due_connections(400)
+    make_due_connections(ROWS)
     provider.latency = 0.01
     monkeypatch.delitem(sys.modules, "tests.celery_app", raising=False)
     from ..celery_app import app
@@ -63,8 +64,8 @@ def test_several_workers_share_the_rows_without_a_double_call(
         name = "django_leadexec.refresh_tokens"
         # As a schedule would send it, with three more to help, and once more by mistake.
         sent = [app.send_task(name, kwargs={"copies": 4, "workers": 4}) for _ in range(2)]
-        counts = [result.get(timeout=60) for result in sent]
-        processes.wait_until(lambda: len(provider.refreshes) == 400)
+        counts = [result.get(timeout=300) for result in sent]
+        processes.wait_until(lambda: len(provider.refreshes) == ROWS)
     finally:
         app.close()
     assert all(count["failed"] == 0 for count in counts)
