@@ -1,6 +1,9 @@
 """Several processes at once on one table: each token is asked about once."""
 
 import json
+import os
+import subprocess
+import time
 
 import pytest
 
@@ -12,22 +15,28 @@ from ..provider import Provider
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
+# LEADEXEC_PROCESS_ROWS=50000 for a long look.
+ROWS = int(os.environ.get("LEADEXEC_PROCESS_ROWS", "600"))
 
-def run_four(provider: Provider, *flags: str) -> int:
-    """How many rows four commands refreshed together."""
-    workers = [
-        processes.start(
-            provider, "refresh_leadexec_tokens", "--json", "--workers=4", "--batch-size=20", *flags
-        )
-        for _ in range(4)
-    ]
+
+def start_four(provider: Provider, *flags: str) -> list["subprocess.Popen[str]"]:
+    command = ("refresh_leadexec_tokens", "--json", "--workers=4", "--batch-size=20")
+    return [processes.start(provider, *command, *flags) for _ in range(4)]
+
+
+def refreshed_by(workers: list["subprocess.Popen[str]"]) -> int:
     reports = []
     for worker in workers:
-        out, err = worker.communicate(timeout=120)
+        out, err = worker.communicate(timeout=300)
         assert worker.returncode == 0, err
         reports.append(json.loads(out))
     assert sum(report["skipped"] for report in reports) == 0
     return sum(report["refreshed"] for report in reports)
+
+
+def run_four(provider: Provider, *flags: str) -> int:
+    """How many rows four commands refreshed together."""
+    return refreshed_by(start_four(provider, *flags))
 
 
 def test_four_processes_share_what_is_due_without_a_double_call(provider: Provider) -> None:
@@ -38,6 +47,28 @@ def test_four_processes_share_what_is_due_without_a_double_call(provider: Provid
     assert set(provider.refreshes.values()) == {1}
     assert not provider.overlaps
     assert not LeadExecConnection.objects.filter(expires_at=None).exists()
+
+
+def test_one_of_four_that_is_killed_makes_nobody_ask_twice_before_its_leases_end(
+    provider: Provider,
+) -> None:
+    make_due_connections(ROWS)
+    provider.latency = 0.01
+    victim, *others = start_four(provider)
+    processes.wait_until(lambda: len(provider.refreshes) >= ROWS // 2, seconds=300)
+    victim.kill()
+    victim.communicate()
+    refreshed_by(others)
+    assert set(provider.refreshes.values()) == {1}
+    held = LeadExecConnection.objects.filter(lease_until__gt=time.time() * 1000)
+    unwritten = LeadExecConnection.objects.filter(expires_at=None)
+    assert set(unwritten) <= set(held), "what nobody holds has been refreshed"
+
+    left = unwritten.update(lease_until=0)
+    assert run_four(provider) == left
+    assert not LeadExecConnection.objects.filter(expires_at=None).exists()
+    assert len(provider.refreshes) == ROWS
+    assert not provider.overlaps
 
 
 def test_with_all_no_token_is_asked_about_twice_at_once(provider: Provider) -> None:
