@@ -39,7 +39,10 @@ lint: venv-dev ## Check style and known faults with ruff and bandit
 # Not part of .ci/run: it needs PyPI's own JSON API, which many mirrors lack. There it fails, as
 # --strict takes a package that could not be looked up for one that may be vulnerable.
 audit: venv-dev ## Look the locked packages up among the known vulnerabilities (asks PyPI)
-	@for lock in constraints/*.txt; do 		echo "$$lock"; 		$(python) -m uv tool run pip-audit --strict --disable-pip --no-deps -r "$$lock" || exit 1; 	done
+	@for lock in constraints/*.txt; do \
+		echo "$$lock"; \
+		$(python) -m uv tool run pip-audit --strict --disable-pip --no-deps -r "$$lock" || exit 1; \
+	done
 
 format: venv-dev ## Mend what ruff can mend by itself
 	$(python) -m ruff check --fix .

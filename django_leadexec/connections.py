@@ -319,7 +319,7 @@ def _move_to_outbox(
 
     entry = despite_deadlocks(using, move)
     connection.status = connection.Status.REVOKED
-    connection.access_token = connection.refresh_token = ""
+    connection.access_token = connection.refresh_token = ""  # nosec B105 # erased
     return entry
 
 

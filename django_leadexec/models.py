@@ -92,7 +92,7 @@ def backoff(attempts: int) -> float:
 
 
 def _spread(least: float, most: float) -> float:
-    return random.uniform(least, most)  # noqa: S311 - spreads load, guards nothing
+    return random.uniform(least, most)  # noqa: S311  # nosec B311 # spreads load, guards nothing
 
 
 def _lease_mark(epoch: float) -> int:
@@ -138,7 +138,7 @@ class LeasedQuerySet(models.QuerySet[Row]):
             lease_until = _lease_mark(time.time() + seconds)
             self._rows_of(rows).update(lease_id=lease_id, lease_until=lease_until)
         for row in rows:
-            row.lease_id, row.lease_until = lease_id, lease_until
+            row.lease_id, row.lease_until, row.holds_lease = lease_id, lease_until, True
             row.claimed_version = getattr(row, "version", None)
         return rows
 
@@ -178,6 +178,8 @@ class Leased(models.Model):
 
     schedule: ClassVar[str]
     claimed_version: int | None
+    # Whether the lease was taken with this instance, and not only read with the row.
+    holds_lease = False
 
     class Meta:
         abstract = True
@@ -257,7 +259,7 @@ class ConnectionQuerySet(LeasedQuerySet["LeadExecConnection"]):
     delete.alters_data = True  # type: ignore[attr-defined]
 
     def _erase(self, at: datetime) -> int:
-        return self.update(
+        return self.update(  # nosec B106 # erased
             status=LeadExecConnection.Status.REVOKED,
             refresh_token="",
             access_token="",
@@ -275,6 +277,7 @@ class ConnectionQuerySet(LeasedQuerySet["LeadExecConnection"]):
     def write_claimed(self, rows: Sequence["LeadExecConnection"]) -> list["LeadExecConnection"]:
         """Write what happened to rows of a claim, and let them go, in one transaction.
 
+        Rows that were asked about without a claim leave the lease to whoever holds it.
         Returns the rows that lost: those revoked, authorized anew or claimed by another since.
         """
         if not rows:
@@ -289,10 +292,11 @@ class ConnectionQuerySet(LeasedQuerySet["LeadExecConnection"]):
         ]
         assignments = ", ".join(f"{quote(str(field.column))} = %s" for field in fields)
         sql = (
-            f"UPDATE {quote(options.db_table)} SET {assignments}, {quote('lease_until')} = %s "  # noqa: S608
+            f"UPDATE {quote(options.db_table)} SET {assignments}, {quote('lease_until')} = %s "  # noqa: S608  # nosec B608 # names of columns
             f"WHERE {quote('id')} = %s AND {quote('version')} = %s AND {quote('lease_id')} = %s"
         )
         mark = released()
+        until = {row.pk: mark if row.holds_lease else row.lease_until for row in rows}
         # In key order, so that two writers can't lock each other's rows crosswise.
         rows = sorted(rows, key=lambda row: row.pk)
         parameters = [
@@ -301,7 +305,7 @@ class ConnectionQuerySet(LeasedQuerySet["LeadExecConnection"]):
                     field.get_db_prep_save(getattr(row, field.attname), connection)
                     for field in fields
                 ),
-                mark,
+                until[row.pk],
                 row.pk,
                 row.claimed_version,
                 row.lease_id,
@@ -318,13 +322,19 @@ class ConnectionQuerySet(LeasedQuerySet["LeadExecConnection"]):
                 kept = self._rows_of(rows).values_list("pk", "version", "lease_id", "lease_until")
                 present = set(kept)
                 lost = [
-                    row for row in rows if (row.pk, row.version, row.lease_id, mark) not in present
+                    row
+                    for row in rows
+                    if (row.pk, row.version, row.lease_id, until[row.pk]) not in present
                 ]
+                for row in lost:
+                    if row.holds_lease:
+                        # Authorized anew with the token it holds: nobody is asking any more.
+                        self._rows_of([row]).filter(lease_id=row.lease_id).update(lease_until=mark)
             overdue = [row for row in rows if row.is_given_up() and row not in lost]
             if overdue:
                 self._rows_of(overdue)._erase(timezone.now())
         for row in rows:
-            row.lease_until = mark
+            row.lease_until = until[row.pk]
         return lost
 
 

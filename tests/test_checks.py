@@ -4,17 +4,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 from django.core.management.base import SystemCheckError
+from django.db import connections
 from pytest_django import Settings
 
 import django_leadexec
 from django_leadexec import conf
 from django_leadexec.checks import BACKEND, check_configuration, check_deployment
 from django_leadexec.conf import new_key
+from django_leadexec.sandbox.checks import check_sandbox
 
+# On MariaDB and MySQL Django itself checks the server.
+pytestmark = pytest.mark.django_db
+
+PACKAGE = Path(django_leadexec.__file__).parent
+DOCS = PACKAGE.parent / "docs"
 GOOD: dict[str, Any] = {"APP_ID": "a", "BUTTON_ID": "b", "ENCRYPTION_KEYS": [new_key()]}
 MODEL_BACKEND = "django.contrib.auth.backends.ModelBackend"
 
@@ -79,7 +87,7 @@ def test_a_bad_setting_is_an_error_with_a_hint(
     [message] = check_configuration(None)
     assert isinstance(message, checks.Error)
     assert message.id == f"leadexec.{code}"
-    assert message.hint
+    assert str(message.hint).endswith(f" See docs/checks.md#leadexec-{code.lower()}.")
 
 
 def test_all_errors_of_the_setting_are_told_at_once(settings: Settings) -> None:
@@ -219,14 +227,230 @@ def test_a_cache_of_one_process_is_warned_of(
     assert warnings() == expected
 
 
-def test_advice_comes_with_a_hint(settings: Settings) -> None:
+# A Content-Security-Policy
+
+PROVIDER = "https://apps.leadexec.net"
+SELF = "'self'"
+FETCHED = ["script-src", "style-src", "connect-src", "img-src", "frame-src"]
+ALL = {directive: [SELF, PROVIDER] for directive in FETCHED}
+
+
+def test_a_policy_that_names_the_provider_is_fine(settings: Settings) -> None:
+    settings.SECURE_CSP = settings.SECURE_CSP_REPORT_ONLY = {"default-src": [SELF]} | ALL
+    policy = {"DIRECTIVES": ALL}
+    settings.CONTENT_SECURITY_POLICY = settings.CONTENT_SECURITY_POLICY_REPORT_ONLY = policy
+    assert warnings() == []
+
+
+@pytest.mark.parametrize("name", ["SECURE_CSP", "SECURE_CSP_REPORT_ONLY"])
+def test_djangos_policy_without_the_provider_is_warned_of(settings: Settings, name: str) -> None:
+    setattr(settings, name, {"default-src": [SELF]})
+    needed, likely = check_deployment(None)
+    assert (needed.id, likely.id) == ("leadexec.W005", "leadexec.W006")
+    assert needed.msg == f"{name} does not allow {PROVIDER} in script-src, style-src."
+    assert likely.msg == f"{name} does not allow {PROVIDER} in connect-src, img-src, frame-src."
+
+
+@pytest.mark.parametrize("name", ["CONTENT_SECURITY_POLICY", "CONTENT_SECURITY_POLICY_REPORT_ONLY"])
+@pytest.mark.parametrize(
+    "policy",
+    [{"DIRECTIVES": {"default-src": [SELF]}}, {"EXCLUDE_URL_PREFIXES": ["/admin/"]}],
+    ids=["told", "by default"],
+)
+def test_django_csps_policy_without_the_provider_is_warned_of(
+    settings: Settings, name: str, policy: dict[str, Any]
+) -> None:
+    setattr(settings, name, policy)
+    needed, likely = check_deployment(None)
+    assert (needed.id, likely.id) == ("leadexec.W005", "leadexec.W006")
+    assert needed.msg == f"{name} does not allow {PROVIDER} in script-src, style-src."
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [None, {}, {"base-uri": [SELF]}, {"default-src": None}, {"script-src": False}, "self", ["x"]],
+)
+def test_a_policy_that_closes_nothing_is_not_warned_of(settings: Settings, policy: object) -> None:
+    settings.SECURE_CSP = policy
+    assert warnings() == []
+
+
+@pytest.mark.parametrize("policy", [{}, None, {"DIRECTIVES": {"default-src": None}}])
+def test_a_django_csp_policy_that_closes_nothing_is_not_warned_of(
+    settings: Settings, policy: object
+) -> None:
+    settings.CONTENT_SECURITY_POLICY = policy
+    assert warnings() == []
+
+
+def test_directives_of_a_wrong_type_are_no_traceback(settings: Settings) -> None:
+    settings.CONTENT_SECURITY_POLICY = {"DIRECTIVES": ["default-src"]}
+    assert warnings() == ["leadexec.W005", "leadexec.W006"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "*",
+        "https:",
+        "HTTPS:",
+        "http:",
+        PROVIDER,
+        PROVIDER.upper(),
+        f"{PROVIDER}/",
+        f"{PROVIDER}/js/",
+        f"{PROVIDER}:443",
+        f"{PROVIDER}:*",
+        "http://apps.leadexec.net",
+        "http://apps.leadexec.net:80",
+        "apps.leadexec.net",
+        "apps.leadexec.net:443",
+        "*.leadexec.net",
+        "https://*.leadexec.net",
+        "https://*.net:*",
+        "https://*",
+        "*:443",
+        "'strict-dynamic'",
+    ],
+)
+def test_a_source_that_covers_the_provider_is_fine(settings: Settings, source: str) -> None:
+    for sources in ([SELF, source], (SELF, source), {SELF, source}, f"{SELF} {source}", source):
+        settings.SECURE_CSP = {"script-src": sources}
+        assert warnings() == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        SELF,
+        "'none'",
+        "'unsafe-inline'",
+        "'nonce-abc'",
+        "data:",
+        "wss:",
+        "wss://apps.leadexec.net",
+        "leadexec.net",
+        "*.apps.leadexec.net",
+        "*.exec.net",
+        "https://apps.leadexec.net.example.org",
+        "https://example.org/apps.leadexec.net",
+        "https://apps.leadexec.net@example.org",
+        f"{PROVIDER}:8443",
+        "*:8443",
+        "",
+        "*.",
+        "://",
+        "https",
+    ],
+)
+def test_a_source_that_does_not_cover_the_provider_is_warned_of(
+    settings: Settings, source: str
+) -> None:
+    settings.SECURE_CSP = {"script-src": ["https://example.org", source]}
+    assert warnings() == ["leadexec.W005"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ({"default-src": [PROVIDER]}, []),
+        ({"default-src": [PROVIDER], "script-src": [SELF]}, ["leadexec.W005"]),
+        ({"script-src": [SELF], "script-src-elem": [PROVIDER]}, []),
+        ({"script-src": [PROVIDER], "script-src-elem": [SELF]}, ["leadexec.W005"]),
+        ({"style-src": [PROVIDER], "style-src-elem": [SELF]}, ["leadexec.W005"]),
+        ({"script-src": [PROVIDER], "script-src-attr": [SELF]}, []),
+        ({"child-src": [SELF]}, ["leadexec.W006"]),
+        ({"child-src": [SELF], "frame-src": [PROVIDER]}, []),
+        ({"default-src": [SELF], **ALL, "child-src": [SELF]}, []),
+        # Django leaves out what has no sources.
+        ({"default-src": [PROVIDER], "script-src": []}, []),
+    ],
+)
+def test_the_directive_that_browsers_go_by_is_judged(
+    settings: Settings, policy: dict[str, Any], expected: list[str]
+) -> None:
+    settings.SECURE_CSP = policy
+    assert warnings() == expected
+
+
+def test_a_nonce_of_djangos_lets_pass_what_the_tag_itself_loads(settings: Settings) -> None:
+    csp = pytest.importorskip("django.utils.csp", reason="Django 6.0 brought it").CSP
+    settings.SECURE_CSP = {"default-src": [csp.SELF, csp.NONCE]}
+    assert warnings() == ["leadexec.W006"]
+
+
+def test_a_nonce_of_django_csps_lets_pass_what_the_tag_itself_loads(settings: Settings) -> None:
+    csp = pytest.importorskip("csp.constants")
+    settings.CONTENT_SECURITY_POLICY = {"DIRECTIVES": {"default-src": [csp.SELF, csp.NONCE]}}
+    assert warnings() == ["leadexec.W006"]
+
+
+def test_a_trust_that_scripts_pass_on_holds_for_scripts_only(settings: Settings) -> None:
+    settings.SECURE_CSP = {"default-src": ["'strict-dynamic'"]}
+    needed, _ = check_deployment(None)
+    assert needed.msg.endswith(" in style-src.")
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("http://127.0.0.1:8000", []),
+        ("127.0.0.1:8000", []),
+        ("http:", []),
+        ("https:", ["leadexec.W005"]),
+        ("https://127.0.0.1:8000", ["leadexec.W005"]),
+        ("http://127.0.0.1", ["leadexec.W005"]),
+    ],
+)
+def test_a_sandbox_is_judged_by_its_own_address(
+    settings: Settings, source: str, expected: list[str]
+) -> None:
+    settings.DEBUG = True
+    settings.LEADEXEC = GOOD | {"BASE_URL": "http://127.0.0.1:8000/sandbox"}
+    settings.SECURE_CSP = {"script-src": [source]}
+    assert warnings() == expected
+
+
+def test_a_policy_is_not_judged_by_an_address_that_is_none(settings: Settings) -> None:
+    settings.LEADEXEC = GOOD | {"BASE_URL": "https://[apps"}
+    settings.SECURE_CSP = {"default-src": [SELF]}
+    assert warnings() == []
+
+
+# A transaction around each request
+
+
+@pytest.mark.parametrize(
+    ("vendor", "atomic", "expected"),
+    [
+        ("sqlite", True, ["leadexec.W007"]),
+        ("sqlite", False, []),
+        ("postgresql", True, []),
+        ("mysql", True, []),
+    ],
+)
+def test_sqlites_lock_held_for_a_request_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, vendor: str, atomic: bool, expected: list[str]
+) -> None:
+    database = connections["default"]
+    monkeypatch.setattr(database, "vendor", vendor)
+    monkeypatch.setitem(database.settings_dict, "ATOMIC_REQUESTS", atomic)
+    assert warnings() == expected
+
+
+def test_advice_comes_with_a_hint(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections["default"], "vendor", "sqlite")
+    monkeypatch.setitem(connections["default"].settings_dict, "ATOMIC_REQUESTS", True)
+    settings.SECURE_CSP = {"default-src": [SELF]}
     settings.SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
     settings.SESSION_COOKIE_SECURE = False
     settings.TEMPLATES = [engine()]
     settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
     messages = check_deployment(None)
-    assert [message.id for message in messages] == [f"leadexec.W00{number}" for number in "1234"]
-    assert all(isinstance(message, checks.Warning) and message.hint for message in messages)
+    assert [message.id for message in messages] == [f"leadexec.W00{number}" for number in "1234567"]
+    for message, number in zip(messages, "1234567", strict=True):
+        assert isinstance(message, checks.Warning)
+        assert str(message.hint).endswith(f". See docs/checks.md#leadexec-w00{number}.")
 
 
 # Registered
@@ -274,12 +498,92 @@ def test_what_no_check_is_run_for_fails_at_first_use(settings: Settings) -> None
         conf.get_settings()
 
 
+# The documentation
+
+
+def codes_in(name: str) -> list[str]:
+    source = (PACKAGE / name).read_text("utf-8")
+    return [f"leadexec.{code}" for code in re.findall(r'"([EW]\d{3})"', source)] + re.findall(
+        r'"(leadexec_sandbox\.[EW]\d{3})"', source
+    )
+
+
 def test_each_code_is_given_to_one_fault() -> None:
-    package = Path(django_leadexec.__file__).parent
-    found = [
-        code
-        for name in ("conf.py", "checks.py")
-        for code in re.findall(r'"([EW]\d{3})"', (package / name).read_text("utf-8"))
-    ]
+    found = codes_in("conf.py") + codes_in("checks.py")
     numbers = [f"E{number:03}" for number in range(1, 19)]
-    assert sorted(found) == [*numbers, "W001", "W002", "W003", "W004"]
+    numbers += [f"W{number:03}" for number in range(1, 8)]
+    assert sorted(found) == [f"leadexec.{number}" for number in numbers]
+    found = codes_in("sandbox/checks.py")
+    assert sorted(found) == [f"leadexec_sandbox.E{number:03}" for number in range(1, 4)]
+
+
+def test_each_id_has_its_section_and_each_section_its_id() -> None:
+    names = ("conf.py", "checks.py", "sandbox/checks.py")
+    ids = {code for name in names for code in codes_in(name)}
+    text = (DOCS / "checks.md").read_text("utf-8")
+    sections = re.findall(r'^### <a id="(.+)"></a>(\S+)$', text, re.MULTILINE)
+    assert sorted(code for _, code in sections) == sorted(ids)
+    for anchor, code in sections:
+        assert anchor == code.replace(".", "-").replace("_", "-").lower()
+
+
+def test_a_hint_of_the_sandbox_names_its_section_too(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apps.get_app_config("leadexec_sandbox"), "debug_at_start", False)
+    settings.LEADEXEC_SANDBOX = {"WRONG": 1, "ACCESS_TOKEN_LIFETIME": 0}
+    for message, number in zip(check_sandbox(), "123", strict=True):
+        assert message.id == f"leadexec_sandbox.E00{number}"
+        assert str(message.hint).endswith(f". See docs/checks.md#leadexec-sandbox-e00{number}.")
+
+
+# Scripts
+
+
+SCRIPTS = sorted(PACKAGE.rglob("*.js"))
+# Each turns a text into markup or code.
+UNSAFE = re.compile(
+    r"innerHTML|outerHTML|insertAdjacentHTML|createContextualFragment|setHTMLUnsafe|srcdoc"
+    r"|document\.write|\beval\b|\bFunction\s*\(|set(?:Timeout|Interval)\(\s*[\"'`]"
+    r"|setAttribute\(\s*[\"'`]on|\.on\w+\s*="
+)
+
+
+def code_of(script: str) -> str:
+    """A script without its comments."""
+    return re.sub(r"/\*.*?\*/|(?<!:)//[^\n]*", "", script, flags=re.DOTALL)
+
+
+def test_there_are_scripts_to_look_at() -> None:
+    assert {"leadexec.js", "le-app-button.js", "answer.js"} <= {path.name for path in SCRIPTS}
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_no_script_makes_markup_or_code_of_text(path: Path) -> None:
+    assert UNSAFE.findall(code_of(path.read_text("utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "node.innerHTML = words;",
+        "node.outerHTML = words;",
+        "node.insertAdjacentHTML('beforeend', words);",
+        "document.write(words);",
+        "document.writeln(words);",
+        "eval(words);",
+        "new Function(words);",
+        'setTimeout("run()", 5);',
+        "node.onclick = run;",
+    ],
+)
+def test_the_look_finds_what_it_looks_for(line: str) -> None:
+    assert UNSAFE.search(code_of(f"/* fine */ {line} // fine"))
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_messages_between_windows_name_their_origin(path: Path) -> None:
+    script = code_of(path.read_text("utf-8"))
+    assert not re.search(r"postMessage\([^;]*[\"'`]\*[\"'`]", script)
+    if re.search(r"[\"']message[\"']", script):
+        assert "event.origin !== " in script

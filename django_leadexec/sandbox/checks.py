@@ -4,6 +4,7 @@ from django.apps import apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error
 
+from ..checks import explain
 from .conf import KEYS, get_options, is_open
 from .wire import DATE_FORMATS
 
@@ -14,24 +15,24 @@ def check_sandbox(**kwargs: Any) -> list[CheckMessage]:
     config = apps.get_app_config("leadexec_sandbox")
     if not is_open() and not getattr(config, "debug_at_start", False):
         found.append(
-            Error(
+            explain(
+                Error,
+                "leadexec_sandbox.E001",
                 "The LeadExec sandbox is installed while DEBUG is off; all its pages answer 404.",
-                hint=(
-                    "Remove 'django_leadexec.sandbox' from INSTALLED_APPS and its include() from "
-                    "your URLs. For a closed test server where anybody may sign in as a demo "
-                    "account: LEADEXEC_SANDBOX = {'ALLOW_OUTSIDE_DEBUG': True}."
-                ),
-                id="leadexec_sandbox.E001",
+                "Remove 'django_leadexec.sandbox' from INSTALLED_APPS and its include() from "
+                "your URLs. For a closed test server where anybody may sign in as a demo "
+                "account: LEADEXEC_SANDBOX = {'ALLOW_OUTSIDE_DEBUG': True}.",
             )
         )
     given = getattr(settings, "LEADEXEC_SANDBOX", {})
     if not isinstance(given, dict):
         return [*found, _bad(f"LEADEXEC_SANDBOX is a {type(given).__name__}", "a dict")]
     found += [
-        Error(
+        explain(
+            Error,
+            "leadexec_sandbox.E002",
             f"LEADEXEC_SANDBOX has an unknown key {key!r}.",
-            hint=f"Known keys: {', '.join(sorted(KEYS))}.",
-            id="leadexec_sandbox.E002",
+            f"Known keys: {', '.join(sorted(KEYS))}.",
         )
         for key in sorted(map(str, given.keys() - KEYS))
     ]
@@ -60,5 +61,5 @@ def check_sandbox(**kwargs: Any) -> list[CheckMessage]:
     return found
 
 
-def _bad(problem: str, wanted: str) -> Error:
-    return Error(f"{problem}.", hint=f"Wanted: {wanted}.", id="leadexec_sandbox.E003")
+def _bad(problem: str, wanted: str) -> CheckMessage:
+    return explain(Error, "leadexec_sandbox.E003", f"{problem}.", f"Wanted: {wanted}.")

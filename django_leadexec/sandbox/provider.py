@@ -163,7 +163,7 @@ def account_of(access_token: str) -> str | None:
 
 def leads(account: str) -> list[dict[str, Any]]:
     """A dozen leads, the same ones each time for the same account."""
-    dice = random.Random(account)  # noqa: S311 - it must repeat itself
+    dice = random.Random(account)  # noqa: S311  # nosec B311 # it must repeat itself
     places = ["Austin, TX", "Boise, ID", "Dayton, OH", "Fresno, CA", "Mobile, AL", "Tampa, FL"]
     first = date(2025, 3, 3)
     number = dice.randrange(20_000, 90_000)

@@ -1,4 +1,4 @@
-"""A provider gone mad: docs/provider-faults.md has a line for each fault, and the test it names.
+"""A provider gone mad: docs/faults.md has a line for each fault, and names its test.
 
 How single replies are read is in tests/test_client.py, and deadlines, proxies and certificates are
 in tests/test_client_sockets.py. Here is what else can come over a socket, and what each fault does
@@ -8,6 +8,7 @@ to the rows, to the visitor and to the operator.
 import gzip
 import json
 import logging
+import re
 import socket
 import ssl
 import threading
@@ -812,3 +813,13 @@ def test_no_row_gets_the_answer_that_was_meant_for_another(
             row.refresh_from_db()
             assert row.access_token in ("", f"access-for-{row.refresh_token}")
         assert not isinstance(client_for(get_settings()).refresh("x", "a"), Refused)
+
+
+def test_each_test_that_the_documentation_names_exists() -> None:
+    tests = Path(__file__).parents[1]
+    text = (tests.parent / "docs" / "faults.md").read_text("utf-8")
+    named = re.findall(r"`(test_\w+)::(\w+)`", text)
+    assert len(named) > 50
+    for module, name in named:
+        source = "".join(path.read_text("utf-8") for path in tests.rglob(f"{module}.py"))
+        assert re.search(rf"^ *(def|async def|class) {name}\b", source, re.MULTILINE), name

@@ -271,7 +271,10 @@
   }
 
   function start() {
-    const found = document.querySelector(".leadexec[data-callback]");
+    // Known by its script: sanitizers let a visitor's markup keep classes and data attributes, and
+    // what they name would be loaded here, and get the token.
+    const mark = document.querySelector(".leadexec[data-callback] > script");
+    const found = mark && mark.parentElement;
     if (found === wrapper) return;
     wrapper = found;
     gestureAt = -Infinity;
