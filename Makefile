@@ -21,6 +21,8 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 demo: venv-example ## Serve the example project with a sandbox in place of LeadExec
+	@[ '$(PORT)' -ge 1 ] 2>/dev/null && [ '$(PORT)' -le 65535 ] || \
+		{ echo "PORT='$(PORT)' is no port: give a number up to 65535, as in PORT=8001" >&2; exit 1; }
 	@DEMO_PORT='$(PORT)' DEBUG=on $(example) prepare_demo --check-port
 	@DEMO_PORT='$(PORT)' DEBUG=on DJANGO_RUNSERVER_HIDE_WARNING=true \
 		$(example) runserver --noreload '127.0.0.1:$(PORT)'

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import django
 from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin import actions as admin_actions
@@ -325,6 +326,7 @@ class LeadExecConnectionAdmin(_ReadOnlyAdmin[LeadExecConnection]):
             **self.admin_site.each_context(request),
             "opts": self.opts,
             "title": title,
+            "lists_crumbs": django.VERSION >= (6, 1),
             "action": action,
             "total": total,
             "already": total - count,

@@ -12,9 +12,10 @@ class DjangoLeadExecConfig(AppConfig):
         from django.contrib.auth.signals import user_logged_out
 
         from . import client, returning
-        from .checks import check_configuration, check_deployment
+        from .checks import check_configuration, check_deployment, check_stored_tokens
 
         checks.register(check_configuration)
+        checks.register(check_stored_tokens, checks.Tags.database)
         checks.register(check_deployment, deploy=True)
         client.silence_request_lines()
         user_logged_out.connect(

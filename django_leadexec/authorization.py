@@ -95,11 +95,15 @@ class MalformedToken(LeadExecError):
     """What was posted can't be a refresh token."""
 
 
+class UserDeleted(LeadExecError):
+    """The user is gone by now. Nothing is linked: their token is dropped, as it was never ours."""
+
+
 def authorize(refresh_token: str, visit: Visit) -> Outcome:
     """Decide about a posted token (DESIGN: "Who may do what at the callback").
 
     Raises MalformedToken, ConnectionConflict, RevocationPending, AuthorizationRejected,
-    SignInForbidden, ProviderUnavailable, and whatever ``visit.spend`` raises.
+    SignInForbidden, UserDeleted, ProviderUnavailable, and whatever ``visit.spend`` raises.
     """
     if not is_token(refresh_token):
         raise MalformedToken("The page sent something that is not a refresh token.")
@@ -110,12 +114,21 @@ def authorize(refresh_token: str, visit: Visit) -> Outcome:
     return _authorize_stranger(refresh_token, row, visit, conf)
 
 
-def confirm(refresh_token: str, user: AbstractBaseUser, spend: Callable[[], None]) -> Connected:
-    """Link a token that has waited for its visitor to log in, or to confirm. Raises as above."""
+def confirm(
+    waiting: LinkWaiting, user: AbstractBaseUser, spend: Callable[[], None]
+) -> Connected | LinkWaiting:
+    """Link a token that has waited for its visitor to log in, or to confirm. Raises as above.
+
+    ``waiting``: what the visitor was shown. Another account than that has to be shown first.
+    """
     conf = get_settings()
-    row = _row_of(refresh_token, conf)
+    row = _row_of(waiting.refresh_token, conf)
     _refuse_if_anothers(row, user)
-    return Connected(_Verified.ask(refresh_token, row, conf, spend).link_to(user))
+    verified = _Verified.ask(waiting.refresh_token, row, conf, spend)
+    if row is None and verified.account_id != waiting.account_id:
+        _refuse_if_anothers(verified.of_account(), user)
+        return LinkWaiting(waiting.refresh_token, verified.account_id)
+    return Connected(verified.link_to(user))
 
 
 def _authorize_user(
@@ -130,9 +143,11 @@ def _authorize_user(
         return Connected(row) if row and is_fine else Ignored()
     verified = _Verified.ask(refresh_token, row, conf, visit.spend)
     if conf.sign_in and row is None:
-        # From now on this account could log in as this user: that takes more than a click.
-        verified.refuse_if_anothers(user)
-        return LinkWaiting(refresh_token, verified.account_id)
+        of_account = verified.of_account()
+        _refuse_if_anothers(of_account, user)
+        if of_account is None:
+            # From now on this account could log in as this user: that takes more than a click.
+            return LinkWaiting(refresh_token, verified.account_id)
     return Connected(verified.link_to(user))
 
 
@@ -204,23 +219,25 @@ class _Verified:
     def owner(self) -> LeadExecConnection | None:
         """The live connection of the token or the account. Raises ConnectionConflict if they
         are two users'."""
-        of_account = self._of_account()
+        of_account = self.of_account()
         if self.row and of_account and self.row.user_id != of_account.user_id:
             raise ConnectionConflict("The token and its account belong to different users.")
         return of_account or self.row
-
-    def refuse_if_anothers(self, user: AbstractBaseUser) -> None:
-        _refuse_if_anothers(self._of_account(), user)
 
     def link_to(self, user: AbstractBaseUser) -> LeadExecConnection:
         if self.row and self.row.account_id == self.account_id:
             _refuse_if_anothers(self.row, user)
             return self.row
-        return _store(lambda: self._link(user))
+        try:
+            return _store(lambda: self._link(user))
+        except IntegrityError:
+            if still_exists(user):
+                raise
+        raise UserDeleted("The user was deleted before the provider's answer.")
 
     def link_to_new_user(self) -> LeadExecConnection:
         def link_or_create() -> LeadExecConnection:
-            of_account = self._of_account()
+            of_account = self.of_account()
             if of_account is None:
                 return self._link(_create_user(self.conf, self.account_id, self.access_token))
             _refuse_if_never_signed_in(of_account.user)
@@ -239,7 +256,7 @@ class _Verified:
             using=_database(),
         )
 
-    def _of_account(self) -> LeadExecConnection | None:
+    def of_account(self) -> LeadExecConnection | None:
         if not self.account_id:
             return None
         rows = _rows().of_account(self.conf.app_id, self.account_id)
@@ -290,6 +307,11 @@ def may_sign_in(user: AbstractBaseUser) -> bool:
     return user.is_active and not (
         getattr(user, "is_staff", False) or getattr(user, "is_superuser", False)
     )
+
+
+def still_exists(user: AbstractBaseUser) -> bool:
+    """Whether nobody has deleted the user since they were read."""
+    return get_user_model()._base_manager.using(_database()).filter(pk=user.pk).exists()
 
 
 def _finish_revocation(refresh_token: str) -> None:

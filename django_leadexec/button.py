@@ -68,7 +68,7 @@ def render_button(
             # From here and not from the cookie, which CSRF_USE_SESSIONS does away with and
             # CSRF_COOKIE_HTTPONLY hides from scripts.
             "csrf_token": get_token(request),
-            "csp_nonce": _nonce(request),
+            "csp_nonce": read_nonce(request),
         },
     )
 
@@ -114,11 +114,14 @@ def _is_second(request: HttpRequest) -> bool:
             "leadexec_button is used twice on this page. LeadExec's script takes over one button "
             "a page: keep one leadexec_button, and link to it from elsewhere."
         )
-    logger.warning("A second leadexec_button on %s was left out: one a page.", request.path)
+    # A path can hold line ends, which would make up lines of the log.
+    path = request.path.encode("unicode_escape").decode()
+    logger.warning("A second leadexec_button on %s was left out: one a page.", path)
     return True
 
 
-def _nonce(request: HttpRequest) -> str | None:
+def read_nonce(request: HttpRequest) -> str | None:
+    """The nonce of the page's Content-Security-Policy, whoever makes it, or None."""
     nonce = getattr(request, "csp_nonce", None)  # django-csp
     if nonce is None and django.VERSION >= (6, 0):
         from django.middleware.csp import get_nonce

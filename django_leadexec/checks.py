@@ -8,17 +8,23 @@ from urllib.parse import SplitResult, urlsplit
 from django.apps import AppConfig, apps
 from django.conf import settings
 from django.core import checks
-from django.db import connections, router
+from django.db import connections
 from django.template import engines
 from django.template.backends.django import DjangoTemplates
 from django.utils.module_loading import import_string
 
+from . import crypto
 from .conf import Problem, find_problems, get_settings, origin
+from .connections import database_of
+from .models import LeadExecConnection
 
 # Each id has a section there.
 DOCS = "docs/checks.md"
 BACKEND = "django_leadexec.backends.LeadExecBackend"
 POPUP_POLICIES = ("same-origin-allow-popups", "unsafe-none", None)
+
+# How many stored tokens are tried.
+NEWEST = 10
 
 # What a directive falls back to, the first that is there counts. The tag itself loads a script and
 # a stylesheet from LeadExec; what that script goes on to do, only LeadExec knows.
@@ -57,6 +63,31 @@ def check_deployment(
 ) -> list[checks.CheckMessage]:
     """Advice for production (``check --deploy``)."""
     return [_message(checks.Warning, problem) for problem in _find_risks()]
+
+
+def check_stored_tokens(
+    app_configs: Sequence[AppConfig] | None,
+    databases: Sequence[str] | None = None,
+    **kwargs: Any,
+) -> list[checks.CheckMessage]:
+    """Whether the keys are those of the stored tokens (``migrate``, ``check --database``)."""
+    using = database_of()
+    if using not in (databases or ()) or find_problems():
+        return []
+    table = LeadExecConnection._meta.db_table
+    if table not in connections[using].introspection.table_names():
+        return []
+    newest = LeadExecConnection.objects.using(using).live().order_by("-pk")
+    ciphertexts = newest.values_list("refresh_token", flat=True)[:NEWEST]
+    # One that opens is enough: others may be damaged, which is no fault of the keys.
+    if not ciphertexts or any(crypto.opens(ciphertext) for ciphertext in ciphertexts):
+        return []
+    problem = Problem(
+        "E019",
+        "LEADEXEC['ENCRYPTION_KEYS'] open none of the newest stored tokens.",
+        "They are the keys of another database, or have lost the one in use. Put it back.",
+    )
+    return [_message(checks.Error, problem)]
 
 
 def _find_faults() -> list[Problem]:
@@ -232,8 +263,7 @@ def _admits(source: str, directive: str, url: SplitResult) -> bool:
 
 
 def _holds_requests_in_sqlite_transactions() -> bool:
-    alias = router.db_for_write(apps.get_model("django_leadexec.LeadExecConnection"))
-    database = connections[alias]
+    database = connections[database_of()]
     return database.vendor == "sqlite" and bool(database.settings_dict.get("ATOMIC_REQUESTS"))
 
 

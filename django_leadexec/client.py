@@ -170,11 +170,15 @@ class Client:
         options = {"timeout": (seconds, seconds), **self._options}
         _call.is_new = False
         try:
-            return self._adapter.send(request, **options)
+            response = self._adapter.send(request, **options)
         except requests.ConnectionError as error:
             if _call.is_new or not _was_hung_up_on(error):
                 raise
-        return self._adapter.send(request, **options)
+            response = self._adapter.send(request, **options)
+        if _call.masked is not None:
+            response.close()
+            raise OSError("what was sent is not the token")
+        return response
 
 
 def get_client() -> Client:
@@ -260,7 +264,7 @@ def read_refresh_reply(reply: Reply, refresh_token: str, sent_at: float) -> Refr
     echo = data.get("refreshtoken")
     if isinstance(echo, str) and echo.strip().casefold() not in ("", refresh_token.casefold()):
         logger.warning("The provider's reply names another refresh token than the one asked about.")
-    return Fresh(Secret(access_token), read_expiry(data.get("expiredate"), sent_at))
+    return Fresh(access_token, read_expiry(data.get("expiredate"), sent_at))
 
 
 def read_revoke_reply(reply: Reply) -> Revoked | Refused | Unavailable:
@@ -315,7 +319,7 @@ def _read_date(text: str) -> float | None:
 def _read_object(body: bytes) -> dict[str, Any] | None:
     """The JSON object in a body with its keys in lower case; None if there is no single one."""
     try:
-        data = json.loads(body.decode("utf-8-sig"), object_pairs_hook=_lower_keys)
+        data = _DECODER.decode(body.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         return None
     return data if isinstance(data, dict) else None
@@ -324,9 +328,15 @@ def _read_object(body: bytes) -> dict[str, Any] | None:
 def _lower_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     data: dict[str, Any] = {}
     for key, value in pairs:
+        if isinstance(value, str):
+            # An error tracker may send each frame's locals along with a warning of ours.
+            value = Secret(value)
         if data.setdefault(key.lower(), value) != value:
             raise ValueError("one key with two values")
     return data
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_lower_keys)
 
 
 def _strip_jsonp(body: bytes) -> bytes:
@@ -354,11 +364,16 @@ def _read_message(value: object, *secrets: str) -> str:
     shown = " ".join(word if _WORD.fullmatch(word) else "…" for word in text.split())
     if not shown.strip("… "):
         return "the provider gave no reason"
+    shown = re.sub(r"…( …)+", "…", shown)[:200]
     bare = "".join(filter(str.isprintable, text)).casefold()
-    # Its first characters are enough: the provider may have cut it short.
-    if any(secret and secret[:8].casefold() in bare for secret in secrets):
-        return "the provider's reason is withheld, as it quotes the token"
-    return re.sub(r"…( …)+", "…", shown)[:200]
+    parts = re.findall(r"[^\W\d_]{8,}", shown.casefold())
+    for secret in filter(None, secrets):
+        folded = secret.casefold()
+        # Its first characters are enough, as the provider may have cut it short, and so is a part
+        # that looks like a word.
+        if folded[:8] in bare or any(part in folded for part in parts):
+            return "the provider's reason is withheld, as it quotes the token"
+    return shown
 
 
 def _read_retry_after(value: str | None) -> float | None:
@@ -377,7 +392,7 @@ def _read_retry_after(value: str | None) -> float | None:
 
 
 def _is_visible_ascii(text: str) -> bool:
-    return all("!" <= character <= "~" for character in text)
+    return text.isascii() and text.isprintable() and " " not in text
 
 
 def _read(response: requests.Response) -> Reply | Unavailable:
@@ -410,13 +425,19 @@ def _was_hung_up_on(error: requests.ConnectionError) -> bool:
 _call = threading.local()
 
 
+MASK = "/***"
+
+
 @contextmanager
 def _deadline(seconds: float) -> Iterator[None]:
     _call.ends_at = time.monotonic() + seconds
+    # The token, percent-encoded, from when a mask takes its place until it is sent.
+    _call.masked = None
     try:
         yield
     finally:
         del _call.ends_at
+        _call.masked = None
 
 
 class _DeadlineReader(io.RawIOBase):
@@ -495,6 +516,15 @@ def _connect(connection: HTTPConnection) -> socket.socket:
     raise failure
 
 
+def _unmask(connection: HTTPConnection, request: str) -> bytes:
+    """The request line as it is sent; http.client asks for it when nothing else is to see it."""
+    masked = getattr(_call, "masked", None)
+    if masked is not None:
+        before, _, after = request.rpartition(MASK)
+        request, _call.masked = f"{before}/{masked}{after}", None
+    return request.encode("ascii")
+
+
 def _quiet(pool: type[HTTPConnectionPool]) -> type[HTTPConnectionPool]:
     """The same kind of pool, over connections that print nothing and keep deadlines."""
     base: Any = pool.ConnectionCls
@@ -505,6 +535,7 @@ def _quiet(pool: type[HTTPConnectionPool]) -> type[HTTPConnectionPool]:
 
     # Else http.client prints request lines and headers where a site has turned that on.
     names: dict[str, Any] = {"debuglevel": 0, "response_class": _Response, "connect": connect}
+    names["_encode_request"] = _unmask
     if base._new_conn is HTTPConnection._new_conn:  # it isn't where there is a SOCKS proxy
         names["_new_conn"] = _connect
     connection = type(f"Quiet{base.__name__}", (base,), names)
@@ -544,6 +575,13 @@ class _ProviderAdapter(QuietAdapter):
         if self._pool is None:
             self._pool = super().get_connection_with_tls_context(*args, **kwargs)
         return self._pool
+
+    def request_url(self, request: Any, proxies: Any) -> str:
+        url: str = super().request_url(request, proxies) if proxies else request.path_url
+        # Error trackers and tracers note the URLs that urllib3 and http.client are called with.
+        path, _, last = url.rpartition("/")
+        _call.masked, mark, query = last.partition("?")
+        return f"{path}{MASK}{mark}{query}"
 
     def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
         response = requests.Response()

@@ -148,7 +148,10 @@ def _refreshed(
         if row is not None and token is None:
             return row
         if row is not None and token is not None:
-            outcome = yield _network(partial(get_client().refresh, token, conf.app_id))
+            outcome = yield _network(partial(_ask, row, token, conf))
+            if outcome is None:
+                yield _database(partial(LeadExecConnection.objects.using(using).release, [row]))
+                continue
             if (yield _database(partial(_finish, row, outcome, using))):
                 _raise_unless_fresh(outcome)
                 return row
@@ -215,6 +218,16 @@ def _judge(
     return False
 
 
+def _ask(row: LeadExecConnection, token: str, conf: Settings) -> RefreshOutcome | None:
+    """The provider's answer; None if the lease could end before it, and somebody else ask, too.
+
+    That takes a process that was stopped for a while, or threads for async code that were all busy.
+    """
+    if row.holds_lease and row.lease_left() < conf.timeout:
+        return None
+    return get_client().refresh(token, conf.app_id)
+
+
 def _finish(row: LeadExecConnection, outcome: RefreshOutcome, using: str) -> bool:
     """Write what the provider said; whether it still counted."""
     record(row, outcome)
@@ -237,12 +250,12 @@ def record(row: LeadExecConnection, outcome: RefreshOutcome) -> None:
 
 def announce(row: LeadExecConnection, outcome: RefreshOutcome) -> None:
     """Send the signal for an answer that has been written, if it changed anything."""
-    if row.version == row.claimed_version and not row.is_given_up():
+    if row.version == row.claimed_version and not row.is_given_up:
         return
     if isinstance(outcome, Fresh):
         signals.announce(signals.connection_refreshed, row)
     elif isinstance(outcome, Refused):
-        gone = row.is_given_up()
+        gone = row.is_given_up
         signals.announce(signals.connection_revoked if gone else signals.connection_rejected, row)
 
 

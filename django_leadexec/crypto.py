@@ -41,8 +41,17 @@ def rotate(ciphertext: str) -> str:
 
 def is_current(ciphertext: str) -> bool:
     """Whether the first key opens it."""
+    return _opens(get_settings().encryption_keys[:1], ciphertext)
+
+
+def opens(ciphertext: str) -> bool:
+    """Whether any key opens it."""
+    return _opens(get_settings().encryption_keys, ciphertext)
+
+
+def _opens(keys: tuple[str, ...], ciphertext: str) -> bool:
     try:
-        _fernet(get_settings().encryption_keys[:1]).decrypt(ciphertext.encode())
+        _fernet(keys).decrypt(ciphertext.encode())
     except (InvalidToken, ValueError):
         return False
     return True

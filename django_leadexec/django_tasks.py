@@ -25,6 +25,5 @@ def refresh_tokens(
     ``seconds``: how long it may take; what is left is the next one's. ``copies``: how many of
     these tasks work together, this one included; it enqueues the others where it came from.
     """
-    for _ in range(copies - 1):
-        context.task_result.task.enqueue(workers=workers, seconds=seconds, rate=rate)
-    return refresh_due(workers=workers, seconds=seconds, rate=rate)
+    enqueue = context.task_result.task.enqueue
+    return refresh_due(copies, enqueue, workers=workers, seconds=seconds, rate=rate)

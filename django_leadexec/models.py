@@ -240,6 +240,9 @@ class ConnectionQuerySet(LeasedQuerySet["LeadExecConnection"]):
                     signals.announce(signals.connection_revoked, row)
         return requested_at
 
+    # As Django marks its own: not for templates to call.
+    move_to_outbox.alters_data = True  # type: ignore[attr-defined]
+
     @_despite_deadlocks
     def delete(self) -> tuple[int, dict[str, int]]:
         """Delete the rows, their tokens moved to the outbox in few statements."""
@@ -254,7 +257,7 @@ class ConnectionQuerySet(LeasedQuerySet["LeadExecConnection"]):
                 total.update(super(ConnectionQuerySet, chunk).delete()[1])
         return total.total(), dict(total)
 
-    # As Django marks its own: not for managers, nor for templates to call.
+    # Nor for managers.
     delete.queryset_only = True  # type: ignore[attr-defined]
     delete.alters_data = True  # type: ignore[attr-defined]
 
@@ -321,16 +324,18 @@ class ConnectionQuerySet(LeasedQuerySet["LeadExecConnection"]):
             else:
                 kept = self._rows_of(rows).values_list("pk", "version", "lease_id", "lease_until")
                 present = set(kept)
+                # A row that is asked about without a claim comes alone, so it is the one that lost.
                 lost = [
                     row
                     for row in rows
-                    if (row.pk, row.version, row.lease_id, until[row.pk]) not in present
+                    if not row.holds_lease
+                    or (row.pk, row.version, row.lease_id, mark) not in present
                 ]
                 for row in lost:
                     if row.holds_lease:
                         # Authorized anew with the token it holds: nobody is asking any more.
                         self._rows_of([row]).filter(lease_id=row.lease_id).update(lease_until=mark)
-            overdue = [row for row in rows if row.is_given_up() and row not in lost]
+            overdue = [row for row in rows if row.is_given_up and row not in lost]
             if overdue:
                 self._rows_of(overdue)._erase(timezone.now())
         for row in rows:
@@ -359,6 +364,9 @@ class LeadExecConnection(Leased):
         "version",
     )
     schedule = "refresh_after"
+    # Whether the provider has just said no, as it has for 30 days. An answer that fails to come, or
+    # isn't believed, ends no connection, however long ago the first no was.
+    is_given_up = False
 
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL,
@@ -439,6 +447,7 @@ class LeadExecConnection(Leased):
         self.refresh_after = now + timedelta(seconds=wait * _spread(0.9, 1))
         self.attempts += 1
         self.last_error = f"Refused: {reason}"[:255]
+        self.is_given_up = self.rejected_at <= now - REJECTED_FOR
 
     def record_trouble(self, reason: str, retry_after: float | None = None) -> None:
         """No answer: says nothing of the token, only puts off the next try."""
@@ -446,20 +455,20 @@ class LeadExecConnection(Leased):
         self.refresh_after = moment(time.time() + max(backoff(self.attempts), retry_after or 0))
         self.last_error = f"Not refreshed: {reason}"[:255]
 
-    def is_given_up(self) -> bool:
-        """Whether the provider has said no for 30 days."""
-        return (
-            self.status == self.Status.REJECTED
-            and self.rejected_at is not None
-            and self.rejected_at <= timezone.now() - REJECTED_FOR
-        )
-
     def lives(self, min_ttl: float) -> bool:
         """Whether the stored access token is good for at least ``min_ttl`` more seconds."""
         return (
             bool(self.access_token_ciphertext)
             and self.expires_at is not None
             and self.expires_at >= timezone.now() + timedelta(seconds=min_ttl)
+        )
+
+    def outlives(self, expires_at: float) -> bool:
+        """Whether the stored access token is a newer one than that which ends at ``expires_at``."""
+        return (
+            self.status == self.Status.ACTIVE
+            and self.expires_at is not None
+            and self.expires_at > moment(expires_at)
         )
 
     # The doors to the provider, here for convenience; what they do is in connections and session.
@@ -493,6 +502,8 @@ class LeadExecConnection(Leased):
         from . import connections
 
         return connections.revoke(self)
+
+    revoke.alters_data = True  # type: ignore[attr-defined]
 
     async def arevoke(self) -> bool:
         """``revoke`` for async code."""
@@ -554,7 +565,8 @@ def link(
         row.lease_id, row.lease_until = "", 0
     row.app_id, row.account_id, row.identity = app_id, account_id, identity
     row.refresh_token = refresh_token
-    row.record_success(access_token, expires_at)
+    if not (of_token is row and row.outlives(expires_at)):
+        row.record_success(access_token, expires_at)
     _save_linked(row, refresh_token, using)
     signals.announce(signals.connection_authorized, row)
     return row

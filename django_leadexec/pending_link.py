@@ -1,7 +1,7 @@
 """A link that waits in the session for its visitor to log in and confirm it, for ten minutes."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.http import HttpRequest
@@ -16,28 +16,30 @@ LIFETIME = 600
 
 
 @dataclass(frozen=True)
-class PendingLink:
+class PendingLink(LinkWaiting):
     """What the confirm page shows and links. ``next_url``: where to go afterwards, "" for none.
 
     ``name`` tells it from others: what is confirmed has to be what the page has shown.
     """
 
-    refresh_token: str = field(repr=False)
-    account_id: str
     next_url: str
     name: str
 
 
-def keep(request: HttpRequest, waiting: LinkWaiting, next_url: str) -> None:
+def keep(request: HttpRequest, waiting: LinkWaiting, next_url: str) -> PendingLink:
     """Put a link aside, its token encrypted. A visitor who is logged in now is who may confirm."""
+    link = PendingLink(
+        waiting.refresh_token, waiting.account_id, next_url, name=get_random_string(12)
+    )
     request.session[KEY] = {
-        "refresh_token": crypto.encrypt(waiting.refresh_token),
-        "account_id": waiting.account_id,
-        "next_url": next_url,
-        "name": get_random_string(12),
+        "refresh_token": crypto.encrypt(link.refresh_token),
+        "account_id": link.account_id,
+        "next_url": link.next_url,
+        "name": link.name,
         "user": _name(request.user),
         "until": time.time() + LIFETIME,
     }
+    return link
 
 
 def find(request: HttpRequest) -> PendingLink | None:

@@ -30,10 +30,12 @@ def spend(request: HttpRequest) -> None:
     """
     limit, period = parse_rate(get_settings().callback_rate)
     window, passed = divmod(int(time.time()), period)
-    for visitor in (_network(request), request.session.session_key):
+    visitors = {"network": _network(request), "session": request.session.session_key}
+    for kind, visitor in visitors.items():
         if visitor:
-            # Hashed: the session's key is a secret, and a cache is often shared.
-            digest = hashlib.sha256(visitor.encode()).hexdigest()
+            # Hashed: the session's key is a secret, and a cache is often shared. By kind, too: some
+            # session engines take any key that a cookie names, such as somebody's address.
+            digest = hashlib.sha256(f"{kind}:{visitor}".encode()).hexdigest()
             count = _count(f"django_leadexec:calls:{window}:{digest}", period)
             if count is None:
                 raise ProviderUnavailable("This can't be done just now. Please try again later.")

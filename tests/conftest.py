@@ -4,7 +4,7 @@ import importlib.util
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache as remember
 from typing import Any
 
@@ -12,9 +12,13 @@ import django
 import pytest
 from django.core.cache import cache
 from django.db import connection
+from django.test import Client
 from pytest_django import Settings
 
+from .crash.cluster import find_binaries
+from .factories import make_user
 from .provider import Provider
+from .visiting import LOGIN
 
 VENDORS = {"postgres": "postgresql", "mysql": "mysql", "sqlite": "sqlite"}
 
@@ -39,9 +43,14 @@ def _listens(name: str, port: int) -> str | None:
     return None
 
 
+def _cluster() -> str | None:
+    return None if find_binaries() else "no initdb on the path, nor in /usr/lib/postgresql"
+
+
 # Each tells why its tests can't run, or None when they can.
 NEEDS = {
     "browser": remember(_browser),
+    "cluster": remember(_cluster),
     "redis": remember(lambda: _listens("Redis", 6379)),
     "rabbitmq": remember(lambda: _listens("RabbitMQ", 5672)),
 }
@@ -82,13 +91,15 @@ def quick_flush() -> Iterator[None]:
 
 @pytest.fixture
 def provider(settings: Settings) -> Iterator[Provider]:
-    """A provider on a real socket, which the settings point at."""
+    """A provider on a real socket, which the settings point at.
+
+    A call may take the default TIMEOUT, as the machine may stall; a test of a timeout sets less.
+    """
     with Provider() as stand_in:
         settings.DEBUG = True  # it speaks http
         settings.LEADEXEC = settings.LEADEXEC | {
             "BASE_URL": stand_in.url,
             "API_URLS": [stand_in.url],
-            "TIMEOUT": 2,
         }
         yield stand_in
 
@@ -106,3 +117,21 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
+
+
+@pytest.fixture
+def configure(settings: Settings) -> Callable[..., None]:
+    """Change keys of LEADEXEC."""
+
+    def configure(**changes: object) -> None:
+        settings.LEADEXEC = settings.LEADEXEC | changes
+
+    return configure
+
+
+@pytest.fixture
+def victim(client: Client) -> Any:
+    """Somebody who is logged in, in the browser ``client``."""
+    user = make_user("victim", password="secret")
+    client.force_login(user, backend=LOGIN)
+    return user

@@ -49,7 +49,7 @@ def make_connection(
         fields.setdefault("refresh_after", moment(time.time() + expires_in))
     if fields:
         LeadExecConnection.objects.using(using).filter(pk=row.pk).update(**fields)
-        row.refresh_from_db()
+        row.refresh_from_db(using=using)
     return row
 
 

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 from django.db import connection
 
@@ -17,21 +18,38 @@ def start(provider: Provider, *arguments: str) -> "subprocess.Popen[str]":
     return start_module(provider, "django", *arguments)
 
 
-def start_module(provider: Provider, *arguments: str) -> "subprocess.Popen[str]":
-    """``python -m`` with these arguments."""
+def start_module(
+    provider: Provider | None,
+    *arguments: str,
+    start_new_session: bool = False,
+    **environment: str,
+) -> "subprocess.Popen[str]":
+    """``python -m`` with these arguments, in this environment."""
     return subprocess.Popen(
         [sys.executable, "-m", *arguments],
         env=os.environ
         | {
             "DJANGO_SETTINGS_MODULE": "tests.settings",
             "DATABASE_URL": database_url(),
-            "LEADEXEC_TEST_PROVIDER": provider.url,
             "PYTHONPATH": os.pathsep.join(sys.path),
-        },
+        }
+        | ({"LEADEXEC_TEST_PROVIDER": provider.url} if provider else {})
+        | environment,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=start_new_session,
     )
+
+
+def visit(package: str, **environment: str) -> str:
+    """What ``python -m PACKAGE.visit`` prints: it visits a site with settings of its own."""
+    environment |= {"DJANGO_SETTINGS_MODULE": f"{package}.settings"}
+    process = start_module(None, f"{package}.visit", start_new_session=False, **environment)
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    return out
 
 
 def database_url() -> str:
@@ -41,7 +59,9 @@ def database_url() -> str:
     scheme = {"postgresql": "postgres", "mysql": "mysql"}[connection.vendor]
     user, host, port = (database[key] for key in ("USER", "HOST", "PORT"))
     password = f":{database['PASSWORD']}" if database["PASSWORD"] else ""
-    return f"{scheme}://{user}{password}@{host}:{port}/{database['NAME']}"
+    options = database.get("OPTIONS", {}).get("options")
+    query = f"?options={quote(options)}" if options else ""
+    return f"{scheme}://{user}{password}@{host}:{port}/{database['NAME']}{query}"
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:

@@ -30,6 +30,7 @@ class Provider:
     refreshes: Counter[str] = field(default_factory=Counter)
     # Tokens for which a second refresh arrived while one was under way.
     overlaps: set[str] = field(default_factory=set)
+    under_way: set[str] = field(default_factory=set)
     # Set to hold every answer back until it is cleared.
     held: threading.Event = field(default_factory=threading.Event)
     url: str = ""
@@ -52,7 +53,6 @@ class Provider:
     async def serve(self, started: Callable[[str], object], port: int = 0) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        self._under_way: set[str] = set()
         server = await asyncio.start_server(self._talk, "127.0.0.1", port, backlog=1024)
         self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         started(self.url)
@@ -76,15 +76,15 @@ class Provider:
         self.calls[action] += 1
         if is_refresh:
             self.refreshes[token] += 1
-            if token in self._under_way:
+            if token in self.under_way:
                 self.overlaps.add(token)
-            self._under_way.add(token)
+            self.under_way.add(token)
         if self.latency:
             await asyncio.sleep(self.latency)
         while self.held.is_set():  # noqa: ASYNC110 - another thread clears it
             await asyncio.sleep(0.01)
         if is_refresh:
-            self._under_way.discard(token)
+            self.under_way.discard(token)
             answer = self.answers.get(token) or self.default or fresh
         else:
             answer = self.answers.get(f"disconnect {token}") or disconnected
@@ -125,6 +125,17 @@ def fresh(provider: Provider, token: str) -> bytes:
 
 def refused(provider: Provider, token: str) -> bytes:
     return http({"valid": False, "refreshToken": token, "errorMessage": "not valid"})
+
+
+def fresh_until(count: int) -> Answer:
+    """Access tokens, until that many were asked for; then every answer is held back."""
+
+    def answer(provider: Provider, token: str) -> bytes:
+        if provider.calls["refreshaccesstoken"] >= count:
+            provider.held.set()
+        return fresh(provider, token)
+
+    return answer
 
 
 def disconnected(provider: Provider, token: str) -> bytes:

@@ -11,11 +11,13 @@ from cryptography.fernet import Fernet
 SQLITE = Path(tempfile.gettempdir()) / f"leadexec-tests-{os.getpid()}.sqlite3"
 DATABASES = {"default": environ.Env().db("DATABASE_URL", default=f"sqlite:///{SQLITE}")}
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
-    DATABASES["default"] |= {"OPTIONS": {"timeout": 20}, "TEST": {"NAME": str(SQLITE)}}
+    OPTIONS = {"timeout": 20, "init_command": "PRAGMA synchronous=OFF"}
+    DATABASES["default"] |= {"OPTIONS": OPTIONS, "TEST": {"NAME": str(SQLITE)}}
 
 if DATABASES["default"]["ENGINE"].endswith("postgresql"):
     # What a test has written need not survive the server.
-    DATABASES["default"].setdefault("OPTIONS", {})["options"] = "-c synchronous_commit=off"
+    OPTIONS = DATABASES["default"].setdefault("OPTIONS", {})
+    OPTIONS.setdefault("options", "-c synchronous_commit=off")
 
 SECRET_KEY = "only-for-tests"
 ROOT_URLCONF, STATIC_URL, LOGIN_REDIRECT_URL, USE_TZ = "tests.urls", "static/", "/page/", True

@@ -15,7 +15,7 @@ from django.contrib.admin.actions import delete_selected
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Permission
+from django.contrib.auth.models import Group, Permission
 from django.contrib.messages import get_messages
 from django.core import checks
 from django.db import connection as database
@@ -498,6 +498,29 @@ def test_revoking_asks_first(root: Client, provider: Provider) -> None:
     assert not re.search(r"<script(?![^>]*src=)|<style|style=|onclick=", html)
     assert statuses() == ["active"] * 3
     assert not provider.calls
+
+
+def crumbs(response: Any) -> str:
+    found = re.search(r'<(\w+) class="breadcrumbs">.*?</\1>', response.content.decode(), re.DOTALL)
+    assert found
+    return found[0]
+
+
+@pytest.mark.parametrize("action", [REVOKE, DELETE])
+def test_the_page_that_asks_has_the_breadcrumbs_of_djangos_own(root: Client, action: str) -> None:
+    response = post_action(root, action, [make_connection()], confirmed=False)
+    fields = {"action": DELETE, ACTION_CHECKBOX_NAME: Group.objects.create(name="sales").pk}
+    djangos = crumbs(root.post("/admin/auth/group/", fields))
+    for theirs, ours in (
+        ("/admin/auth/group/", LIST),
+        ("/admin/auth/", "/admin/django_leadexec/"),
+        ("Authentication and Authorization", "LeadExec"),
+        ("Groups", "LeadExec connections"),
+        ("Delete multiple objects", response.context["title"]),
+    ):
+        assert theirs in djangos
+        djangos = djangos.replace(theirs, ours)
+    assert crumbs(response) == djangos
 
 
 def test_what_was_confirmed_is_revoked_logged_told_and_counted_in_one_message(

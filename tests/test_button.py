@@ -257,6 +257,16 @@ def test_a_second_button_is_left_out_and_logged_in_production(caplog):
     assert "/page/" in caplog.text
 
 
+def test_a_path_makes_up_no_lines_of_the_log(caplog):
+    request = make_request()
+    request.path = "/page/\r\n\x1b[31mERROR all is lost"
+    render_button(request=request)
+    render_button(request=request)
+    [record] = caplog.records
+    assert record.getMessage().isprintable()
+    assert "all is lost" in record.getMessage()
+
+
 def test_another_page_has_its_own_button(settings):
     settings.DEBUG = True
     assert MARKUP in render()

@@ -14,9 +14,17 @@ from pytest_django import Settings
 
 import django_leadexec
 from django_leadexec import conf
-from django_leadexec.checks import BACKEND, check_configuration, check_deployment
+from django_leadexec.checks import (
+    BACKEND,
+    check_configuration,
+    check_deployment,
+    check_stored_tokens,
+)
 from django_leadexec.conf import new_key
+from django_leadexec.models import LeadExecConnection
 from django_leadexec.sandbox.checks import check_sandbox
+
+from .factories import make_connection
 
 # On MariaDB and MySQL Django itself checks the server.
 pytestmark = pytest.mark.django_db
@@ -498,6 +506,57 @@ def test_what_no_check_is_run_for_fails_at_first_use(settings: Settings) -> None
         conf.get_settings()
 
 
+# The database
+
+
+def errors_of_the_database() -> list[str]:
+    return [str(message.id) for message in check_stored_tokens(None, databases=["default"])]
+
+
+def test_keys_that_open_no_stored_token_are_an_error(settings: Settings) -> None:
+    assert errors_of_the_database() == []
+    make_connection()
+    make_connection().revoke()
+    assert errors_of_the_database() == []
+    settings.LEADEXEC = GOOD | {"ENCRYPTION_KEYS": [new_key()]}
+    assert errors_of_the_database() == ["leadexec.E019"]
+    [message] = check_stored_tokens(None, databases=["default"])
+    assert str(message.hint).endswith(". See docs/checks.md#leadexec-e019.")
+    settings.LEADEXEC = GOOD | {"ENCRYPTION_KEYS": [new_key(), *GOOD["ENCRYPTION_KEYS"]]}
+    assert errors_of_the_database() == []
+
+
+def test_a_damaged_token_beside_a_good_one_is_no_fault_of_the_keys(settings: Settings) -> None:
+    make_connection()
+    settings.LEADEXEC = GOOD | {"ENCRYPTION_KEYS": [new_key()]}
+    make_connection()
+    assert errors_of_the_database() == []
+
+
+def test_the_database_is_read_only_where_it_is_asked_for(
+    settings: Settings, django_assert_num_queries: Any
+) -> None:
+    make_connection()
+    settings.LEADEXEC = GOOD | {"ENCRYPTION_KEYS": [new_key()]}
+    with django_assert_num_queries(0):
+        assert check_stored_tokens(None) == []
+        assert check_stored_tokens(None, databases=[]) == []
+        assert "leadexec.E019" not in [message.id for message in checks.run_checks()]
+    with pytest.raises(SystemCheckError, match="E019"):
+        call_command("check", databases=["default"], stderr=io.StringIO())
+    settings.LEADEXEC = {}
+    assert errors_of_the_database() == []
+
+
+def test_a_database_that_has_yet_to_be_migrated_is_no_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    introspection = connections["default"].introspection
+    monkeypatch.setattr(introspection, "table_names", list)
+    monkeypatch.setattr(LeadExecConnection.objects, "using", pytest.fail)
+    assert errors_of_the_database() == []
+
+
 # The documentation
 
 
@@ -510,7 +569,7 @@ def codes_in(name: str) -> list[str]:
 
 def test_each_code_is_given_to_one_fault() -> None:
     found = codes_in("conf.py") + codes_in("checks.py")
-    numbers = [f"E{number:03}" for number in range(1, 19)]
+    numbers = [f"E{number:03}" for number in range(1, 20)]
     numbers += [f"W{number:03}" for number in range(1, 8)]
     assert sorted(found) == [f"leadexec.{number}" for number in numbers]
     found = codes_in("sandbox/checks.py")

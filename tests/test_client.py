@@ -526,6 +526,7 @@ def test_the_reason_is_told_in_its_words_alone(message: object, reason: str | No
         "token Secretive is not valid",
         "SECRETIVE",
         "cut short: Secretiv",
+        "its end: earerOfWords",
         "access: BearerOfW",
         "hidden by a Sec\u200bretive",
         "word " * 100 + "Secretive",

@@ -5,12 +5,17 @@ import http.client
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
 
 import pytest
 import requests
+import urllib3
+from requests.adapters import HTTPAdapter
 
-from django_leadexec.client import Client, Refused, Unavailable
+from django_leadexec import client as client_module
+from django_leadexec.client import Client, Fresh, Refused, Unavailable
 
 from .provider import http as reply
 from .sockets import Talk, answering, serving
@@ -30,10 +35,19 @@ def leaks(text: str) -> bool:
 
 @dataclass
 class Surroundings:
-    """All that a call could have left behind."""
+    """All that a call could have left behind. ``noted``: by tools that wrap urllib3's and
+    http.client's methods, as error trackers do for their breadcrumbs, and tracers for spans."""
 
     caplog: pytest.LogCaptureFixture
     capsys: pytest.CaptureFixture[str]
+    noted: list[str] = field(default_factory=list)
+
+    def note(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            self.noted.append(f"{method.__name__} {args!r} {kwargs!r}")
+            return method(*args, **kwargs)
+
+        return wrapped
 
     def text(self) -> str:
         records = [
@@ -41,7 +55,7 @@ class Surroundings:
             for record in self.caplog.records
         ]
         printed = self.capsys.readouterr()
-        return "\n".join([*records, self.caplog.text, printed.out, printed.err])
+        return "\n".join([*records, self.caplog.text, printed.out, printed.err, *self.noted])
 
 
 @pytest.fixture
@@ -50,14 +64,22 @@ def surroundings(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Surroundings:
-    """Every logger at DEBUG, and http.client told to print what it sends."""
+    """Every logger at DEBUG, http.client told to print what it sends, and tools that take notes."""
     monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 1)
     caplog.set_level(logging.DEBUG)
     for name in list(logging.root.manager.loggerDict):
         caplog.set_level(logging.DEBUG, logger=name)
         monkeypatch.setattr(logging.getLogger(name), "propagate", True)
         monkeypatch.setattr(logging.getLogger(name), "disabled", False)
-    return Surroundings(caplog, capsys)
+    found = Surroundings(caplog, capsys)
+    for owner, name in (
+        (http.client.HTTPConnection, "putrequest"),
+        (urllib3.connection.HTTPConnection, "request"),
+        (urllib3.HTTPConnectionPool, "urlopen"),
+        (HTTPAdapter, "get_connection_with_tls_context"),
+    ):
+        monkeypatch.setattr(owner, name, found.note(getattr(owner, name)))
+    return found
 
 
 QUOTING = reply({"valid": False, "errorMessage": f"no such token: {TOKEN}", "refreshToken": TOKEN})
@@ -118,6 +140,45 @@ def test_no_connection_trouble_makes_the_client_show_the_token(
     assert isinstance(outcome, Unavailable)
     assert not leaks(repr(outcome))
     assert not leaks(surroundings.text())
+
+
+@pytest.mark.parametrize("proxied", [False, True])
+def test_what_notes_requests_sees_the_call_and_the_provider_alone_the_token(
+    surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch, proxied: bool
+) -> None:
+    with serving(answering(reply({"valid": True, "authToken": "access"}))) as server:
+        url = server.url
+        if proxied:
+            monkeypatch.setenv("HTTP_PROXY", server.url)
+            url = "http://provider.test/***/"
+        client = Client(f"{url.rstrip('/')}", 5)
+        for token in (TOKEN, "authorize", "***", "~", "x" * 2_048):
+            assert isinstance(client.refresh(token, "a/*?p"), Fresh)
+        sent = [request.target for request in server.requests]
+    before = "http://provider.test/***" if proxied else ""
+    assert sent == [
+        f"{before}/authorize/refreshaccesstoken/{quote(token, safe='')}?appid=a%2F%2A%3Fp"
+        for token in (TOKEN, "authorize", "***", "~", "x" * 2_048)
+    ]
+    noted = "\n".join(surroundings.noted)
+    assert {line.partition(" ")[0] for line in surroundings.noted} >= {"putrequest", "urlopen"}
+    assert noted.count("/refreshaccesstoken/***?") >= len(sent)
+    assert not leaks(noted)
+    assert "x" * 99 not in noted
+
+
+def test_a_request_that_went_another_way_than_ours_is_no_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As if a later urllib3 no longer built on http.client: what was asked about was the mask.
+    with serving(answering(reply({"valid": False, "errorMessage": "no"}))) as server:
+        monkeypatch.setattr(
+            client_module, "_unmask", lambda connection, request: request.encode("ascii")
+        )
+        monkeypatch.setattr(
+            client_module, "_POOLS", {"http": client_module._quiet(urllib3.HTTPConnectionPool)}
+        )
+        assert isinstance(Client(server.url, 5).refresh(TOKEN, "app"), Unavailable)
 
 
 def test_no_proxy_trouble_makes_the_client_show_the_token(

@@ -21,6 +21,7 @@ from pytest_django import Settings
 from django_leadexec.client import Client, Fresh, Unavailable, client_for, get_client
 from django_leadexec.conf import get_settings
 
+from .processes import wait_until
 from .provider import Provider, http
 from .sockets import Peer, Talk, answering, serving
 
@@ -130,6 +131,7 @@ def test_a_slow_answer_times_out_as_a_whole(talk: Talk) -> None:
 def test_a_slow_answer_to_a_revocation_times_out_as_a_whole(talk: Talk) -> None:
     with serving(talk) as server:
         assert Client(server.url, SHORT).revoke("token", "app") == TIMED_OUT
+        wait_until(lambda: server.requests)
         assert len(server.requests) == 1
 
 
@@ -418,7 +420,7 @@ def test_one_client_serves_a_configuration(provider: Provider, settings: Setting
     first = get_client()
     assert first is get_client()
     assert first is client_for(get_settings())
-    assert (first.base_url, first.timeout) == (provider.url, 2)
+    assert (first.base_url, first.timeout) == (provider.url, get_settings().timeout)
     settings.LEADEXEC = settings.LEADEXEC | {"TIMEOUT": 3}
     assert get_client() is not first
     assert get_client().timeout == 3

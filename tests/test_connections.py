@@ -20,6 +20,7 @@ from django_leadexec.models import CLOCK_SKEW, LeadExecConnection, PendingRevoca
 
 from . import provider as stand_in
 from .factories import make_connection
+from .processes import wait_until
 from .provider import Provider
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -90,13 +91,13 @@ def test_a_refusal_rejects_the_connection_and_keeps_its_tokens(provider: Provide
 
 def test_an_unavailable_provider_is_not_asked_again_during_the_backoff(provider: Provider) -> None:
     row = make_connection("t", expires_in=-1)
-    provider.answers["t"] = stand_in.throttling(40)
+    provider.answers["t"] = stand_in.throttling(4000)
     with pytest.raises(ProviderUnavailable) as caught:
         row.get_access_token()
-    assert caught.value.retry_after == 40
+    assert caught.value.retry_after == 4000
     with pytest.raises(ProviderUnavailable) as caught:
         row.get_access_token()
-    assert 30 < (caught.value.retry_after or 0) <= 40
+    assert 3000 < (caught.value.retry_after or 0) <= 4000
     assert provider.refreshes["t"] == 1
     row.refresh_from_db()
     assert row.status == "active"
@@ -172,8 +173,7 @@ def test_who_authorizes_anew_during_the_call_wins(provider: Provider) -> None:
 
     caller = threading.Thread(target=get)
     caller.start()
-    while not provider.refreshes["old"]:
-        time.sleep(0.01)
+    wait_until(lambda: provider.refreshes["old"])
     make_connection("new", user=user)
     provider.held.clear()
     caller.join()
@@ -300,3 +300,19 @@ def test_after_thirty_days_of_no_the_connection_is_revoked_for_good(provider: Pr
     row.refresh_from_db()
     assert (row.status, row.refresh_token, row.fingerprint) == ("revoked", "", None)
     assert not PendingRevocation.objects.exists()
+
+
+def test_who_is_not_answered_after_thirty_days_of_no_keeps_their_connection(
+    provider: Provider,
+) -> None:
+    row = make_connection(
+        "t",
+        expires_in=-1,
+        status="rejected",
+        rejected_at=timezone.now() - timedelta(days=31),
+    )
+    provider.answers["t"] = stand_in.unavailable
+    with pytest.raises(ProviderUnavailable):
+        connections.verify(row)
+    row.refresh_from_db()
+    assert (row.status, row.refresh_token) == ("rejected", "t")

@@ -4,10 +4,11 @@ import asyncio
 from typing import Any
 
 import pytest
-from asgiref.sync import async_to_sync
+from asgiref.sync import async_to_sync, iscoroutinefunction
 from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
+from django.views import View
 
 from django_leadexec.decorators import leadexec_required
 from django_leadexec.exceptions import AuthorizationRejected
@@ -38,15 +39,24 @@ async def be_refused_async(request: HttpRequest) -> HttpResponse:
     raise AuthorizationRejected("no")
 
 
+class Show(View):
+    async def get(self, request: HttpRequest) -> HttpResponse:
+        return await show_async(request)
+
+
+# Before Python 3.12, inspect doesn't know that Django has marked this function as async.
+show_by_class = leadexec_required(Show.as_view())
+
+
 def call(view: Any, user: Any) -> Any:
     request = RequestFactory().get("/leads/?page=2")
     request.user = user
-    if asyncio.iscoroutinefunction(view):
+    if iscoroutinefunction(view):
         return async_to_sync(view)(request)
     return view(request)
 
 
-VIEWS = [show, show_async]
+VIEWS = [show, show_async, show_by_class]
 REFUSED = [be_refused, be_refused_async]
 
 

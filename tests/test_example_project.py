@@ -8,6 +8,7 @@ from cryptography.fernet import Fernet
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
 from django.core.management import CommandError, call_command
+from django.db import OperationalError
 
 from django_leadexec.models import LeadExecConnection, PendingRevocation
 from example_project import accounts
@@ -123,6 +124,14 @@ class TestPrepareDemo:
         with pytest.raises(CommandError, match="DEBUG=on"):
             call_command(Command())
         assert not get_user_model().objects.exists()
+
+    def test_a_database_that_cannot_be_used_is_told_in_a_line(self, monkeypatch):
+        def migrate(*args, **options):
+            raise OperationalError("no such server")
+
+        monkeypatch.setattr(f"{Command.__module__}.call_command", migrate)
+        with pytest.raises(CommandError, match=r"DATABASE_URL.*no such server"):
+            call_command(Command())
 
     def test_a_taken_port_is_named_with_the_way_out(self, settings):
         with socket.create_server((HOST, 0)) as server:

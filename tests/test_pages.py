@@ -54,6 +54,10 @@ def test_the_page_states_its_language_and_direction(language):
     assert ('dir="rtl"' in html) is (language == "ar")
 
 
+def test_a_dark_page_is_dark_before_its_stylesheet_has_come():
+    assert '<meta name="color-scheme" content="light dark">' in confirm()
+
+
 def test_the_connect_page_shows_the_button_and_where_it_leads():
     request = RequestFactory().get("/leadexec/connect/")
     html = render_to_string("django_leadexec/connect.html", {"next_url": "/after/"}, request)

@@ -2,20 +2,31 @@
 
 import threading
 import time
-from datetime import datetime
-from itertools import pairwise
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from itertools import count, pairwise
 
 import pytest
 from django.db import DatabaseError, connection, transaction
+from django.utils import timezone
+from pytest_django import Settings
 
 from django_leadexec import refresh
-from django_leadexec.models import ConnectionQuerySet, LeadExecConnection, PendingRevocation
+from django_leadexec.fields import Ciphertext
+from django_leadexec.models import (
+    ConnectionQuerySet,
+    LeadExecConnection,
+    PendingRevocation,
+    moment,
+)
 from django_leadexec.refresh import Options, Refresher, Report
 
 from . import provider as stand_in
+from .concurrency.threads import begin
 from .factories import make_connection, make_due_connections
 from .processes import wait_until
 from .provider import Provider
+from .watching import stopping_in_time
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -31,6 +42,25 @@ def run(**changes: object) -> Report:
 
 def statuses() -> list[str]:
     return list(LeadExecConnection.objects.order_by("pk").values_list("status", flat=True))
+
+
+@pytest.mark.parametrize(
+    ("option", "wrong"),
+    [
+        ("workers", [0, -1, 257, 1.5, "4", None]),
+        ("batch_size", [0, 5_001, 1e3, None]),
+        ("limit", [0, -1, 2.5]),
+        ("rate", [0, -1, float("nan"), float("inf"), "1"]),
+        ("within", [-5, float("nan"), "60"]),
+        ("seconds", [-1, float("nan"), []]),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_refused_by_its_name(
+    option: str, wrong: list[object]
+) -> None:
+    for value in wrong:
+        with pytest.raises(ValueError, match=f"^{option} must be a .*number from"):
+            Options.for_all("default", **{option: value})
 
 
 def test_refreshes_what_is_due_and_nothing_else(provider: Provider) -> None:
@@ -79,11 +109,13 @@ def test_a_rejected_connection_that_the_provider_honours_again_is_active(
 def test_trouble_puts_off_the_next_try_and_changes_nothing_else(provider: Provider) -> None:
     row = make_connection("t", expires_in=-1)
     provider.answers["t"] = stand_in.unavailable
+    began = timezone.now()
     assert run().failed == 1
     before, row = row, LeadExecConnection.objects.get()
     assert row.status == "active"
     assert row.version == before.version
-    assert seconds_until(row.refresh_after) > 10
+    assert row.refresh_after is not None
+    assert row.refresh_after > began + timedelta(seconds=10)
     assert row.last_error == "Not refreshed: HTTP 503"
 
 
@@ -130,9 +162,63 @@ def test_within_moves_the_margin_and_takes_each_row_once(provider: Provider) -> 
     assert dict(provider.refreshes) == {"soon": 1}
 
 
+def test_a_provider_that_takes_its_time_is_called_by_all_workers_at_once(
+    provider: Provider,
+) -> None:
+    make_due_connections(20)
+    provider.held.set()
+    running = begin(lambda: run(workers=8).refreshed)
+    wait_until(lambda: len(provider.under_way) == 8)
+    provider.held.clear()
+    assert running.result() == 20
+
+
+def test_threads_that_only_wait_for_each_other_get_no_more_beside_them(
+    provider: Provider,
+) -> None:
+    make_connection("t", expires_in=-1)
+    running = refresh._Run(Refresher(Options.for_all("default", workers=16)), None)
+    running._start_thread()
+    running.in_flight = 100
+    counts = []
+    for useful in (0.3, 1.0, 2.5, float("inf"), float("inf"), float("inf")):
+        running._add_threads(useful)
+        counts.append(len(running.workers))
+    running._dismiss()
+    assert counts == [1, 1, 3, 12, 16, 16]
+
+
 def test_limit_stops_after_so_many_rows(provider: Provider) -> None:
     make_due_connections(10)
     assert run(limit=4).refreshed == 4
+
+
+def test_limit_is_for_each_kind_of_row(provider: Provider) -> None:
+    make_due_connections(6, "gone")
+    LeadExecConnection.objects.all().move_to_outbox()
+    make_due_connections(6, "kept")
+    report = run(limit=4)
+    assert (report.revoked, report.refreshed) == (4, 4)
+
+
+def test_within_leaves_what_has_failed_to_its_own_time(provider: Provider) -> None:
+    later = moment(time.time() + 300)
+    make_connection("backs off", expires_in=1200, attempts=3, refresh_after=later)
+    make_connection("refused", expires_in=1200, attempts=1, refresh_after=later, status="rejected")
+    make_connection("good", expires_in=1200)
+    run(within=2000)
+    assert dict(provider.refreshes) == {"good": 1}
+
+
+def test_a_rate_with_pauses_longer_than_a_lease_is_kept(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_due_connections(3)
+    # Beside the call itself. Well over LOOK_AHEAD, as a claim may take its time, too.
+    monkeypatch.setattr(refresh, "QUEUE_TIME", 1.9)
+    refresher = Refresher(Options.for_all("default", rate=0.5))
+    with stopping_in_time(refresher):
+        assert refresher.run().refreshed == 3
 
 
 def test_rate_spreads_the_calls(provider: Provider) -> None:
@@ -202,6 +288,7 @@ def test_stopping_finishes_what_is_in_flight_and_gives_back_the_rest(provider: P
 def test_everybody_refused_rejects_nobody_and_asks_forty_at_most(provider: Provider) -> None:
     make_due_connections(100)
     provider.default = stand_in.refused
+    began = timezone.now()
     report = run(workers=8)
     assert report.everybody_refused
     assert set(statuses()) == {"active"}
@@ -209,7 +296,55 @@ def test_everybody_refused_rejects_nobody_and_asks_forty_at_most(provider: Provi
     assert set(provider.refreshes.values()) == {1}
     held = LeadExecConnection.objects.exclude(last_error="")
     assert held.count() == 40
-    assert all(seconds_until(row.refresh_after) > 0 for row in held)
+    put_off = began + timedelta(seconds=10)
+    assert held.filter(refresh_after__gt=put_off).count() == 40
+
+
+def test_with_more_workers_than_twenty_everybody_refused_asks_each_of_them_once(
+    provider: Provider,
+) -> None:
+    make_due_connections(150)
+    provider.default = stand_in.refused
+    report = run(workers=50)
+    assert report.everybody_refused
+    assert set(statuses()) == {"active"}
+    assert 40 <= sum(provider.refreshes.values()) <= 50 + 20
+    assert set(provider.refreshes.values()) == {1}
+
+
+def test_all_workers_call_at_once_before_the_first_answer(provider: Provider) -> None:
+    make_due_connections(60)
+    provider.held.set()
+    runner = begin(lambda: run(workers=50))
+    try:
+        wait_until(lambda: provider.calls["refreshaccesstoken"] == 50)
+    finally:
+        provider.held.clear()
+    report = runner.result()
+    assert isinstance(report, Report)
+    assert report.refreshed == 60
+
+
+def test_a_run_goes_on_with_as_many_threads_as_the_system_grants(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_due_connections(30)
+    provider.held.set()
+    start = threading.Thread.start
+    granted: list[threading.Thread] = []
+
+    def grant(thread: threading.Thread) -> None:
+        if thread.name.startswith("leadexec-"):
+            if len(granted) == 3:
+                provider.held.clear()
+                raise RuntimeError("can't start new thread")
+            granted.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", grant)
+    assert run(workers=16).refreshed == 30
+    assert len(granted) == 3
+    assert not provider.held.is_set()
 
 
 def test_twenty_dead_rows_at_the_head_do_not_stop_the_good_ones(provider: Provider) -> None:
@@ -228,13 +363,94 @@ def test_fewer_refusals_than_twenty_are_believed(provider: Provider) -> None:
     assert (report.rejected, report.everybody_refused) == (8, False)
 
 
+@pytest.fixture
+def ten_come_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first ten that are handed out have waited too long for a call to begin."""
+    is_late, late = refresh._Run._is_late, iter(range(10))
+    monkeypatch.setattr(
+        refresh._Run,
+        "_is_late",
+        lambda self, job: next(late, None) is not None or is_late(self, job),
+    )
+
+
+def test_what_was_given_back_is_asked_about_in_the_same_run(
+    provider: Provider, ten_come_too_late: None
+) -> None:
+    make_due_connections(25)
+    assert run().refreshed == 25
+    assert set(provider.refreshes.values()) == {1}
+
+
+def test_refusals_are_counted_over_all_that_is_due_before_they_are_believed(
+    provider: Provider, ten_come_too_late: None
+) -> None:
+    make_due_connections(25)
+    provider.default = stand_in.refused
+    report = run()
+    assert report.everybody_refused
+    assert statuses() == ["active"] * 25
+
+
+def test_what_was_due_before_a_retry_after_is_done_after_it(provider: Provider) -> None:
+    make_due_connections(25)
+    provider.answers["token-0"] = stand_in.throttling(1)
+    report = run(workers=1)
+    assert (report.refreshed, report.failed, report.left) == (24, 1, 0)
+
+
+def test_a_clock_that_is_set_back_makes_no_run_take_less_than_no_time(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_due_connections(1)
+    right = time.time
+
+    def set_clock_back(provider: Provider, token: str) -> bytes:
+        monkeypatch.setattr(time, "time", lambda: right() - 7200)
+        return stand_in.fresh(provider, token)
+
+    provider.default = set_clock_back
+    began = time.monotonic()
+    report = run()
+    assert report.refreshed == 1
+    assert 0 <= report.seconds <= time.monotonic() - began + 0.001
+
+
+@pytest.mark.parametrize("trouble", ["down", "refuses everybody", "opens with no key"])
+def test_only_a_no_that_is_believed_ends_the_thirty_days_of_no(
+    provider: Provider, trouble: str
+) -> None:
+    make_due_connections(25)
+    month_ago = timezone.now() - timedelta(days=31)
+    LeadExecConnection.objects.update(status="rejected", rejected_at=month_ago)
+    if trouble == "down":
+        provider.default = stand_in.unavailable
+    elif trouble == "refuses everybody":
+        provider.default = stand_in.refused
+    else:
+        LeadExecConnection.objects.update(refresh_token=Ciphertext(trouble))
+    run()
+    assert LeadExecConnection.objects.exclude(last_error="").exists()
+    assert statuses() == ["rejected"] * 25
+    assert not LeadExecConnection.objects.filter(fingerprint=None).exists()
+
+
 def test_an_outage_is_probed_and_then_given_up(provider: Provider) -> None:
     make_due_connections(200)
-    provider.default = stand_in.unavailable
-    report = run(workers=4)
+    refresher = Refresher(Options.for_all("default", workers=4))
+    memory, answered = refresher.memories[refresh._Refresh], count()
+
+    def down(provider: Provider, token: str) -> bytes:
+        # Each failure is noted before the next answer.
+        before = next(answered)
+        wait_until(lambda: memory.failures >= before)
+        return stand_in.unavailable(provider, token)
+
+    provider.default = down
+    report = refresher.run()
     assert report.outage
     # Twenty in a row, what was under way by then, and three probes.
-    assert 23 <= sum(provider.refreshes.values()) <= 20 + 2 * 4 + 3
+    assert 23 <= sum(provider.refreshes.values()) <= 20 + 4 + 3
     assert report.left == 200 - report.failed
 
 
@@ -333,6 +549,129 @@ def test_a_database_error_stops_the_calls_that_were_handed_out(
     with pytest.raises(DatabaseError):
         run(workers=4, batch_size=10)
     assert sum(provider.refreshes.values()) < 100
+
+
+def test_an_error_loses_no_answer_and_gives_back_the_rest(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of the 80 claimed, 20 are handed out before the first answer, which is written at once.
+    monkeypatch.setattr(refresh, "WRITE_EVERY", 0)
+    make_due_connections(200)
+    provider.latency = 0.02
+
+    def time_is_up(count: int) -> None:
+        raise TimeoutError("as a queue's worker may raise anywhere")
+
+    with pytest.raises(TimeoutError):
+        Refresher(Options.for_all("default"), progress=time_is_up).run()
+    assert_all_answers_are_written_and_no_row_is_held(provider)
+
+
+@pytest.mark.parametrize("is_written", [False, True])
+def test_an_error_amid_a_write_loses_no_answer(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch, is_written: bool
+) -> None:
+    write, times = ConnectionQuerySet.write_claimed, count()
+
+    def time_is_up_at_the_first(
+        self: ConnectionQuerySet, rows: Sequence[LeadExecConnection]
+    ) -> list[LeadExecConnection]:
+        is_first = next(times) == 0
+        if is_written or not is_first:
+            lost = write(self, rows)
+        if is_first:
+            raise TimeoutError("as a queue's worker may raise anywhere")
+        return lost
+
+    monkeypatch.setattr(ConnectionQuerySet, "write_claimed", time_is_up_at_the_first)
+    make_due_connections(200)
+    provider.latency = 0.02
+    with pytest.raises(TimeoutError):
+        run(workers=4, batch_size=10)
+    assert_all_answers_are_written_and_no_row_is_held(provider)
+
+
+def assert_all_answers_are_written_and_no_row_is_held(provider: Provider) -> None:
+    assert 0 < len(provider.refreshes) < 200
+    written = LeadExecConnection.objects.exclude(expires_at=None).count()
+    assert written == len(provider.refreshes)
+    assert not LeadExecConnection.objects.filter(lease_until__gt=time.time() * 1000).exists()
+
+
+def test_an_error_amid_a_write_loses_no_confirmation(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, times = PendingRevocation.write_claimed, count()
+
+    def fail_at_the_first(self: PendingRevocation, *, confirmed: bool) -> None:
+        if next(times) == 0:
+            raise DatabaseError("gone for a moment")
+        write(self, confirmed=confirmed)
+
+    monkeypatch.setattr(PendingRevocation, "write_claimed", fail_at_the_first)
+    make_due_connections(10)
+    LeadExecConnection.objects.all().move_to_outbox()
+    with pytest.raises(DatabaseError):
+        run(workers=1)
+    assert provider.revoked
+    assert PendingRevocation.objects.count() == 10 - len(provider.revoked)
+
+
+def test_an_error_amid_a_giving_back_keeps_no_lease(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, times = ConnectionQuerySet.release, count()
+
+    def fail_at_the_first(self: ConnectionQuerySet, rows: Sequence[LeadExecConnection]) -> None:
+        if rows and next(times) == 0:
+            raise DatabaseError("gone for a moment")
+        release(self, rows)
+
+    monkeypatch.setattr(ConnectionQuerySet, "release", fail_at_the_first)
+    # Of the 80 claimed, 20 are handed out before the first answer.
+    make_due_connections(80)
+    provider.default = stand_in.unavailable
+    with pytest.raises(DatabaseError):
+        run()
+    assert not LeadExecConnection.objects.filter(lease_until__gt=time.time() * 1000).exists()
+
+
+def test_a_system_that_grants_no_thread_at_all_keeps_no_lease(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(running: refresh._Run) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(refresh._Run, "_start_thread", refuse)
+    make_due_connections(50)
+    refresher = Refresher(Options.for_all("default", patient=True))
+    for refusals in (0, 20):
+        refresher.memories[refresh._Refresh].refusals.extend([time.monotonic()] * refusals)
+        with pytest.raises(RuntimeError):
+            refresher.run()
+        assert not LeadExecConnection.objects.filter(lease_until__gt=time.time() * 1000).exists()
+
+
+def test_an_interrupt_waits_for_no_call(provider: Provider, settings: Settings) -> None:
+    settings.LEADEXEC = settings.LEADEXEC | {"TIMEOUT": 90}
+    make_due_connections(10)
+
+    def answer_this_one_alone(provider: Provider, token: str) -> bytes:
+        provider.held.set()
+        return stand_in.fresh(provider, token)
+
+    def interrupt(count: int) -> None:
+        wait_until(lambda: len(provider.refreshes) == 2)
+        raise KeyboardInterrupt
+
+    def work() -> None:
+        options = Options.for_all("default", workers=1, batch_size=2)
+        with pytest.raises(KeyboardInterrupt):
+            Refresher(options, progress=interrupt).run()
+
+    provider.default = answer_this_one_alone
+    assert begin(work).result() is None
+    assert provider.held.is_set()
 
 
 def test_a_broken_disconnect_call_keeps_no_refresh_from_being_made(provider: Provider) -> None:

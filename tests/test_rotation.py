@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 from django.core.management import CommandError, call_command
-from django.db import connection
+from django.db import OperationalError, connection
 from pytest_django import Settings
 
 from django_leadexec import crypto
@@ -135,3 +135,21 @@ def test_progress_is_told_to_the_patient(settings: Settings, new_key: str) -> No
     err = io.StringIO()
     call_command("rotate_leadexec_keys", verbosity=2, stdout=io.StringIO(), stderr=err)
     assert "1 rows done" in err.getvalue()
+
+
+def test_a_database_that_does_not_exist_is_named(settings: Settings) -> None:
+    with pytest.raises(CommandError, match="no such database") as caught:
+        rotate(database="nowhere")
+    assert caught.value.returncode == 2
+
+
+def test_a_database_that_fails_is_told_of(settings: Settings) -> None:
+    def fail(*args: Any) -> None:
+        raise OperationalError("the disk is full")
+
+    with (
+        pytest.raises(CommandError, match="The database failed: the disk is full") as caught,
+        connection.execute_wrapper(fail),
+    ):
+        rotate()
+    assert caught.value.returncode == 2

@@ -14,6 +14,7 @@ from django_leadexec.testing import fake_leadexec
 from .factories import make_connection, make_user
 
 
+@pytest.mark.django_db
 class SiteTests(TestCase):
     def test_a_token_is_refreshed_without_a_network(self) -> None:
         row = make_connection("a", expires_in=-1)

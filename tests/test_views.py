@@ -1,54 +1,28 @@
 """The callback, confirm and disconnect views: who may do what (DESIGN has the table)."""
 
 import json
+import traceback
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.db import DatabaseError
+from django.http import HttpRequest, HttpResponse
 from django.test import Client
 from django.urls import reverse
 from pytest_django import Settings
 
-from django_leadexec import returning
+from django_leadexec import backends, returning, views
 from django_leadexec.models import LeadExecConnection, PendingRevocation
 
 from . import provider as stand_in
 from .factories import make_connection, make_user
 from .provider import Provider
+from .test_button import LazyNonce
+from .visiting import agree, assert_error, elsewhere, link_shown, post, user_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-def post(client: Client, token: object, gesture: object = True, **more: Any) -> Any:
-    body = {"refreshToken": token, "gesture": gesture} | more
-    return client.post(
-        reverse("leadexec:callback"), json.dumps(body), content_type="application/json"
-    )
-
-
-def assert_error(response: Any, status: int, code: str) -> None:
-    assert response.status_code == status
-    assert response.json()["error"]["code"] == code
-    assert response.json()["error"]["message"]
-
-
-def link_shown(client: Client) -> str:
-    """What the confirm page's form calls the link it shows; "" if there is none to confirm."""
-    page = client.get(reverse("leadexec:confirm"))
-    return str(page.context["link"]) if page.status_code == 200 else ""
-
-
-def agree(client: Client, link: str | None = None) -> Any:
-    """Press Connect on the confirm page: on the one that is there now, or one seen before."""
-    link = link_shown(client) if link is None else link
-    return client.post(reverse("leadexec:confirm"), {"confirm": "yes", "link": link})
-
-
-def user_of(client: Client) -> str | None:
-    """The name of the user this browser is logged in as."""
-    pk = client.session.get("_auth_user_id")
-    return get_user_model().objects.get(pk=pk).username if pk else None
 
 
 @pytest.fixture
@@ -66,6 +40,18 @@ def sign_in(settings: Settings) -> None:
 @pytest.fixture
 def identify(settings: Settings) -> None:
     settings.LEADEXEC = settings.LEADEXEC | {"IDENTIFY": "tests.site.identify"}
+
+
+def tell_of_forgery(request: HttpRequest, reason: str) -> HttpResponse:
+    return HttpResponse("our own page", status=403)
+
+
+def lazy_nonce(get_response: Any) -> Any:
+    def middleware(request: Any) -> Any:
+        request.csp_nonce = LazyNonce()
+        return get_response(request)
+
+    return middleware
 
 
 class TestLoggedIn:
@@ -165,6 +151,21 @@ class TestLoggedIn:
         assert response["Location"] == "/page/"
         assert LeadExecConnection.objects.get().user == ana
 
+    @pytest.mark.parametrize("status", ["active", "rejected"])
+    def test_with_sign_in_a_new_token_for_their_own_account_needs_no_confirmation(
+        self,
+        provider: Provider,
+        client: Client,
+        ana: Any,
+        sign_in: None,
+        identify: None,
+        status: str,
+    ) -> None:
+        row = make_connection("acme-1", user=ana, account_id="acme", status=status)
+        assert post(client, "acme-2").json()["status"] == "connected"
+        row.refresh_from_db()
+        assert (row.refresh_token, row.status) == ("acme-2", "active")
+
     def test_with_sign_in_their_own_token_needs_no_confirmation(
         self, provider: Provider, client: Client, ana: Any, sign_in: None
     ) -> None:
@@ -189,6 +190,19 @@ class TestAnonymous:
         response = agree(client)
         assert response["Location"] == "/page/"
         assert LeadExecConnection.objects.get().user.username == "ana"
+
+    @pytest.mark.parametrize("host", ["accounts.example.org", "testserver"])
+    def test_a_login_page_on_another_host_is_reached_by_way_of_the_confirm_page(
+        self, provider: Provider, client: Client, settings: Settings, host: str
+    ) -> None:
+        settings.LOGIN_URL = f"http://{host}/login/"
+        redirect = post(client, "t").json()["redirect"]
+        login = f"http://{host}/login/?next="
+        if host == "testserver":  # which the page follows by itself
+            assert redirect.startswith(login)
+        else:
+            assert redirect == reverse("leadexec:confirm")
+            assert client.get(redirect)["Location"].startswith(login)
 
     def test_the_waiting_token_lies_encrypted_in_the_session(
         self, provider: Provider, client: Client
@@ -248,7 +262,7 @@ class TestAnonymous:
         provider.answers["new"] = stand_in.unavailable
         response = agree(client)
         assert response.status_code == 503
-        assert b"HTTP 503" in response.content
+        assert b"LeadExec does not answer as it should." in response.content
         del provider.answers["new"]
         agree(client)
         assert LeadExecConnection.objects.get().refresh_token == "new"
@@ -291,6 +305,32 @@ class TestSignIn:
         client.cookies["sessionid"] = str(before)
         post(client, "on-file")
         assert client.session.session_key != before
+
+    def test_a_user_deleted_amid_their_log_in_is_told_so_and_not_logged_in(
+        self, provider: Provider, client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        user = make_connection("known").user
+
+        def may_sign_in(asked: Any) -> bool:
+            elsewhere(lambda: get_user_model().objects.filter(pk=user.pk).delete())
+            return True
+
+        monkeypatch.setattr(backends, "may_sign_in", may_sign_in)
+        response = post(client, "known")
+        assert_error(response, 403, "not_allowed")
+        assert user_of(client) is None
+        assert returning.COOKIE not in response.cookies
+
+    def test_another_failure_of_the_database_amid_a_log_in_is_not_taken_for_that(
+        self, provider: Provider, client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*arguments: object) -> None:
+            raise DatabaseError("for the test")
+
+        make_connection("known")
+        monkeypatch.setattr("django.contrib.auth.login", fail)
+        with pytest.raises(DatabaseError):
+            post(client, "known")
 
     def test_a_known_account_signs_in_with_another_token(
         self, provider: Provider, client: Client, identify: None
@@ -466,6 +506,15 @@ class TestAnswers:
         response = post(Client(enforce_csrf_checks=True), "t")
         assert_error(response, 403, "csrf")
 
+    def test_the_reason_of_a_csrf_failure_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
+        strict = Client(enforce_csrf_checks=True, headers={"origin": "https://proxy.example\x1b"})
+        post(strict, "t")
+        [record] = [record for record in caplog.records if record.name == views.__name__]
+        assert record.getMessage() == (
+            "A post failed the CSRF check of /leadexec/callback/: Origin checking failed - "
+            "https://proxy.example\\x1b does not match any trusted origins."
+        )
+
     @pytest.mark.parametrize("in_session", [True, False])
     def test_the_csrf_token_passes_wherever_it_is_kept(
         self, provider: Provider, settings: Settings, in_session: bool
@@ -485,6 +534,31 @@ class TestAnswers:
     def test_a_refusal_is_422(self, provider: Provider, client: Client, ana: Any) -> None:
         provider.answers["bad-token"] = stand_in.refused
         assert_error(post(client, "bad-token"), 422, "rejected")
+
+    @pytest.mark.parametrize(
+        ("answer", "words", "logged"),
+        [
+            (stand_in.refused, "LeadExec refuses this authorization.", "not valid"),
+            (stand_in.unavailable, "LeadExec does not answer as it should.", "HTTP 503"),
+        ],
+    )
+    def test_an_error_is_told_in_the_visitors_words_and_language_and_logged_in_its_own(
+        self,
+        provider: Provider,
+        client: Client,
+        ana: Any,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        answer: Any,
+        words: str,
+        logged: str,
+    ) -> None:
+        monkeypatch.setattr("django.utils.translation._trans.gettext", lambda text: f"«{text}»")
+        provider.answers["new"] = answer
+        message = post(client, "new").json()["error"]["message"]
+        assert message.startswith(f"«{words}")
+        assert logged not in message
+        assert logged in caplog.text
 
     def test_an_unavailable_provider_is_502(
         self, provider: Provider, client: Client, ana: Any
@@ -556,6 +630,50 @@ class TestDisconnect:
         )
         assert response.json() == {"status": "disconnected", "redirect": "/page/"}
 
+    def post_json(self, client: Client, body: str) -> Any:
+        url = reverse("leadexec:disconnect")
+        return client.post(url, body, content_type="application/json")
+
+    def test_a_script_may_post_json(self, provider: Provider, client: Client, ana: Any) -> None:
+        make_connection("a", user=ana, account_id="a")
+        row = make_connection("b", user=ana, account_id="b")
+        body = json.dumps({"connection": row.pk, "next": "/page/?x=1"})
+        answer = self.post_json(client, body).json()
+        assert answer == {"status": "disconnected", "redirect": "/page/?x=1"}
+        assert provider.revoked == {"b"}
+
+    @pytest.mark.parametrize("named", [999_999, 0, -1, 1.5, True, [], {}, "x", "1e3", 10**30])
+    def test_a_script_that_names_what_is_not_the_users_own_is_told_so(
+        self, provider: Provider, client: Client, ana: Any, named: object
+    ) -> None:
+        make_connection("mine", user=ana)
+        body = json.dumps({"connection": named})
+        assert_error(self.post_json(client, body), 404, "not_found")
+        assert LeadExecConnection.objects.active().count() == 1
+
+    def test_what_else_a_script_posts_is_in_no_traceback(
+        self, client: Client, ana: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(row: LeadExecConnection) -> bool:
+            raise RuntimeError("failed on purpose")
+
+        make_connection("mine", user=ana)
+        monkeypatch.setattr(LeadExecConnection, "revoke", fail)
+        with pytest.raises(RuntimeError, match="on purpose") as caught:
+            self.post_json(client, '{"refreshToken": "canary"}')
+        frames = [frame for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
+        of_views = [frame for frame in frames if frame.f_globals["__name__"] == views.__name__]
+        assert of_views
+        assert "canary" not in repr([frame.f_locals for frame in of_views])
+
+    @pytest.mark.parametrize("body", ["[]", "{", '"x"', '{"next": 1}'])
+    def test_a_script_that_posts_what_cannot_be_read_revokes_nothing(
+        self, client: Client, ana: Any, body: str
+    ) -> None:
+        make_connection("mine", user=ana)
+        assert_error(self.post_json(client, body), 400, "malformed")
+        assert LeadExecConnection.objects.active().count() == 1
+
     def test_an_unreachable_provider_is_told_later(
         self, provider: Provider, client: Client, ana: Any
     ) -> None:
@@ -594,8 +712,23 @@ class TestDisconnect:
         strict.force_login(ana)
         assert self.disconnect(strict).status_code == 403
 
+    def test_a_forms_csrf_failure_is_told_by_the_sites_own_page(self, settings: Settings) -> None:
+        settings.CSRF_FAILURE_VIEW = f"{__name__}.tell_of_forgery"
+        response = self.disconnect(Client(enforce_csrf_checks=True))
+        assert (response.status_code, response.content) == (403, b"our own page")
+        assert "no-store" in response["Cache-Control"]
+
 
 class TestConnect:
+    def test_it_and_the_confirm_page_put_the_nonce_on_their_stylesheet(
+        self, provider: Provider, client: Client, ana: Any, sign_in: None, settings: Settings
+    ) -> None:
+        settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.lazy_nonce"]
+        post(client, "new")
+        for name in ("connect", "confirm"):
+            page = client.get(reverse(f"leadexec:{name}")).content.decode()
+            assert page.count('nonce="abc+/="') == page.count("<link") + page.count("<script") > 0
+
     def test_it_shows_the_button_and_where_to_go_on(self, client: Client, ana: Any) -> None:
         page = client.get(reverse("leadexec:connect"), {"next": "/leads/"}).content.decode()
         assert 'id="leAppButton"' in page
@@ -610,6 +743,31 @@ class TestConnect:
         make_connection(user=ana)
         response = client.get(reverse("leadexec:connect"), {"next": "//evil.example"})
         assert response["Location"] == "/page/"
+
+
+class TestBehindLoginRequiredMiddleware:
+    @pytest.fixture(autouse=True)
+    def middleware(self, settings: Settings) -> None:
+        name = "django.contrib.auth.middleware.LoginRequiredMiddleware"
+        settings.MIDDLEWARE = [*settings.MIDDLEWARE, name]
+
+    def test_a_stranger_signs_in_all_the_same(
+        self, provider: Provider, client: Client, sign_in: None
+    ) -> None:
+        row = make_connection("known")
+        assert post(client, "known").json()["status"] == "signed_in"
+        assert user_of(client) == row.user.username
+
+    def test_a_script_of_a_strangers_is_answered_in_json(self, client: Client) -> None:
+        response = client.post(
+            reverse("leadexec:disconnect"), "{}", content_type="application/json"
+        )
+        assert_error(response, 403, "not_allowed")
+
+    @pytest.mark.parametrize("name", ["confirm", "connect"])
+    def test_the_pages_still_ask_for_a_log_in(self, client: Client, name: str) -> None:
+        response = client.get(reverse(f"leadexec:{name}"))
+        assert response["Location"].startswith("/accounts/login/")
 
 
 @pytest.mark.parametrize("name", ["callback", "disconnect", "confirm"])

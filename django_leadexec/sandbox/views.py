@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from django.contrib.auth.decorators import login_not_required
 from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBadRequest, JsonResponse
 from django.shortcuts import redirect, render
@@ -22,20 +23,27 @@ View = Callable[..., HttpResponse]
 
 COOKIE = "leadexec_sandbox_account"
 _STATIC = Path(__file__).parent / "static" / "leadexec_sandbox"
+# Its own, as the provider's would be: a site's middleware then leaves it, and a policy that wants
+# the site's nonces stops no script here. None of it depends on where the static files are.
+_POLICY = "object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 def sandbox_view(view: View) -> View:
-    """Around every view: closed outside DEBUG, never cached, and in no transaction of the site's
+    """Around every view: closed outside DEBUG, never cached, asking for no log-in of the site's
+    (LoginRequiredMiddleware), as servers call it, too, and in no transaction of the site's
     (ATOMIC_REQUESTS): it would begin with a read, and SQLite then refuses the write."""
 
+    @login_not_required
     @transaction.non_atomic_requests
     @never_cache
     @wraps(view)
     def gated(request: HttpRequest, **kwargs: Any) -> HttpResponse:
         if not is_open():
             raise Http404
-        return view(request, **kwargs)
+        response = view(request, **kwargs)
+        response.headers["Content-Security-Policy"] = _POLICY
+        return response
 
     return gated
 

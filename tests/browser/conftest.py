@@ -51,7 +51,7 @@ def chromium() -> Iterator["Browser"]:
 def page(chromium: "Browser") -> Iterator["Page"]:
     """A page in a profile of its own; an uncaught script error fails the test."""
     context = chromium.new_context(ignore_https_errors=True)
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(30_000)
     errors: list[str] = []
     context.on("weberror", lambda error: errors.append(str(error.error)))
     yield context.new_page()
@@ -111,9 +111,9 @@ class Site:
         return self.posts
 
     def wait_for(self, condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while not condition():
-            assert time.monotonic() < deadline, "it did not happen within five seconds"
+            assert time.monotonic() < deadline, "it did not happen within thirty seconds"
             self.page.wait_for_timeout(20)
 
     def says(self, role: str, text: str) -> "Locator":

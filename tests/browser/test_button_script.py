@@ -14,7 +14,7 @@ pytestmark = pytest.mark.browser
 AUTOMATIC = 'AuthorizeResult({valid: true, refreshToken: "rt-1"});'
 RECORD_EVENTS = """<script>
 window.seen = [];
-for (const name of ["authorize", "connected", "ignored", "error"]) {
+for (const name of ["authorize", "connected", "redirect", "ignored", "error"]) {
   document.addEventListener(`leadexec:${name}`, (event) => {
     seen.push([name, event.detail]);
     if (window.prevented === name) event.preventDefault();
@@ -53,6 +53,16 @@ def test_next_is_posted_and_the_answers_redirect_followed(site: Site):
     site.wait_for(lambda: site.visits[-1] == ("GET", "/leads/?page=2"))
 
 
+def test_a_base_address_does_not_take_the_token_elsewhere(site: Site):
+    asked = []
+    site.page.context.on("request", lambda request: asked.append(request.url))
+    site.answer({"status": "signed_in", "redirect": "/leads/"})
+    site.open(head='<base href="https://cdn.test/assets/">')
+    site.click()
+    site.wait_for(lambda: site.visits[-1] == ("GET", "/leads/"))
+    assert [url for url in asked if "/leadexec/" in url] == [f"{ORIGIN}/leadexec/callback/"]
+
+
 @pytest.mark.parametrize("status", ["login_required", "confirm_required"])
 def test_what_needs_another_page_goes_there(site: Site, status):
     site.answer({"status": status, "redirect": "/accounts/login/?next=/x/"})
@@ -82,8 +92,9 @@ def test_a_redirect_to_a_place_on_the_same_page_loads_it_again(site: Site):
 def test_a_page_that_came_from_a_form_is_fetched_again_and_not_sent_again(site: Site):
     site.answer(CONNECTED)
     site.open(before='<form method="post" action="/page/"><button id="send">Send</button></form>')
-    site.page.click("#send")
-    site.wait_for(lambda: site.visits[-1][0] == "POST")
+    with site.page.expect_navigation():
+        site.page.click("#send")
+    assert site.visits[1:] == [("POST", "/page/")]
     site.click()
     site.wait_for(lambda: len(site.visits) == 3)
     assert site.visits[-1] == ("GET", "/page/")
@@ -341,7 +352,9 @@ def test_a_clicked_result_waits_for_an_automatic_one_in_flight(site: Site):
     site.answer(CONNECTED)
     site.open()
     site.wait_for(lambda: site.page.evaluate("typeof release") == "function")
-    assert site.page.locator(".leadexec").get_attribute("aria-busy") == "true"
+    assert site.page.locator(".leadexec-action").get_attribute("aria-busy") == "true"
+    # A screen reader may keep to itself what is said inside of something busy.
+    assert site.page.locator("[aria-busy] [role]").count() == 0
     site.click()
     site.posted(1)
     site.page.evaluate("release()")
@@ -436,7 +449,7 @@ def test_nothing_but_the_providers_function_is_global(site: Site):
     [
         ({"status": 422, "code": "rejected"}, "rejected", "The server's words.", False),
         ({"status": 409, "code": "conflict"}, "conflict", "The server's words.", False),
-        ({"status": 409, "code": "revoking"}, "revoking", "The server's words.", True),
+        ({"status": 409, "code": "revoking"}, "revoking", "The server's words.", False),
         ({"status": 502, "code": "unavailable"}, "unavailable", "The server's words.", True),
         ({"status": 403, "code": "not_allowed"}, "not_allowed", "The server's words.", False),
         ({"status": 403, "code": "csrf"}, "csrf", "This page has expired.", False),
@@ -456,7 +469,7 @@ def test_an_error_is_told_in_place(site: Site, answer, code, message, again):
     site.says("alert", message)
     assert seen(site)[-1] == ["error", {"code": code, "message": site.alert}]
     assert site.page.get_by_role("button", name="Try again").is_visible() is again
-    assert site.page.locator(".leadexec").get_attribute("aria-busy") is None
+    assert site.page.locator("[aria-busy]").count() == 0
 
 
 @pytest.mark.parametrize(
@@ -511,6 +524,23 @@ def test_a_lost_network_is_told_and_trying_again_posts_the_token_held(site: Site
     site.wait_for(lambda: len(site.visits) == 2)
 
 
+def test_who_tries_again_by_the_keyboard_keeps_their_place(site: Site):
+    down = {"error": {"code": "unavailable", "message": "Down."}}
+    site.answer(down, status=502)
+    site.answer(down, status=502)
+    site.open()
+    site.click()
+    again = site.page.get_by_role("button", name="Try again")
+    again.focus()
+    with site.page.expect_response("**/leadexec/callback/"):
+        site.page.keyboard.press("Enter")
+        assert again.evaluate("(button) => button === document.activeElement")
+    site.says("alert", "Down.")
+    assert again.evaluate("(button) => button === document.activeElement")
+    site.page.keyboard.press("Enter")
+    site.posted(3)
+
+
 def test_a_new_try_clears_the_old_message(site: Site):
     site.answer({"error": {"code": "rejected", "message": "No."}}, status=422)
     site.answer(hang=True)
@@ -558,13 +588,25 @@ def test_a_page_can_stop_the_navigation(site: Site):
     assert site.page.locator(".leadexec [role=status]").text_content() == ""
 
 
-def test_a_page_can_stop_the_message(site: Site):
-    site.answer({"error": {"code": "rejected", "message": "No."}}, status=422)
+@pytest.mark.parametrize("status", ["login_required", "confirm_required"])
+def test_a_page_can_stop_the_way_to_another_page(site: Site, status):
+    site.answer({"status": status, "redirect": "/accounts/login/"})
+    site.open(head=prevent("redirect"))
+    site.click()
+    site.posted()
+    assert site.page.url == f"{ORIGIN}/page/"
+    assert site.page.locator(".leadexec [role=status]").text_content() == ""
+    assert seen(site)[-1] == ["redirect", {"status": status, "redirect": "/accounts/login/"}]
+
+
+def test_a_page_can_stop_the_message_and_with_it_the_offer_to_try_again(site: Site):
+    site.answer({"error": {"code": "unavailable", "message": "Down."}}, status=502)
     site.open(head=prevent("error"))
     site.click()
     site.posted()
     assert site.alert == ""
     assert seen(site)[-1][0] == "error"
+    assert site.page.locator(".leadexec-continue").is_hidden()
 
 
 def test_a_page_can_stop_the_offer(site: Site):
@@ -657,13 +699,12 @@ INSERT = """(html) => {
 
 
 def test_a_button_that_is_inserted_later_works_each_time(site: Site):
-    site.provider = f"(() => {{ {site.provider} }})()"
+    site.provider = f"(() => {{ {site.provider} }})(); window.runs = (window.runs ?? 0) + 1;"
     site.open(tag="", before="<main></main>")
     for count in (1, 2):
         site.answer({"error": {"code": "rejected", "message": f"No {count}."}}, status=422)
-        with site.page.expect_response("**/le-app-button.js"):
-            site.page.evaluate(INSERT, site.render("{% leadexec_button %}"))
-        site.page.wait_for_timeout(100)
+        site.page.evaluate(INSERT, site.render("{% leadexec_button %}"))
+        site.page.wait_for_function(f"window.runs == {count}")
         site.click()
         site.says("alert", f"No {count}.")
         assert site.posted(count)[-1]["gesture"] is True
@@ -715,7 +756,7 @@ def test_a_page_from_the_history_is_no_longer_busy(site: Site):
     site.page.evaluate(
         "dispatchEvent(new PageTransitionEvent('pageshow', {persisted: true}))",
     )
-    assert site.page.locator(".leadexec").get_attribute("aria-busy") is None
+    assert site.page.locator("[aria-busy]").count() == 0
     assert site.page.locator(".leadexec [role=status]").text_content() == ""
     site.click()
     site.posted(2)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 from django.contrib.auth.models import AnonymousUser
-from django.db import IntegrityError, connection, transaction
+from django.db import connection, transaction
 from pytest_django import Settings
 
 from django_leadexec import authorization, connections, crypto, models, rotation
@@ -29,10 +29,12 @@ from django_leadexec.models import (
     link,
     writing,
 )
+from django_leadexec.refresh import Options, Refresher
 from django_leadexec.session import LeadExecSession
 
 from .. import provider as stand_in
 from ..factories import make_connection, make_due_connections, make_user
+from ..processes import wait_until
 from ..provider import Provider
 from .threads import Thread, begin, together
 
@@ -77,8 +79,67 @@ def visit(user: Any) -> authorization.Visit:
 def link_now(user: Any, token: str, account_id: str = "") -> LeadExecConnection:
     with writing("default"):
         return link(
-            user, "test-app", token, "a", time.time() + 60, account_id=account_id, using="default"
+            user, "test-app", token, "a", time.time() + 9e3, account_id=account_id, using="default"
         )
+
+
+def test_who_was_stopped_until_their_lease_ended_does_not_ask_beside_who_has_it_now(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = make_connection("t", expires_in=-1)
+    others: list[Thread] = []
+
+    def be_stopped_for_a_minute() -> None:
+        if others:
+            provider.held.clear()
+            return
+        now = time.time
+        monkeypatch.setattr(time, "time", lambda: now() + 60)
+        provider.held.set()
+        others.append(begin(rows.get().get_access_token))
+        wait_until(lambda: provider.refreshes["t"])
+
+    steps = connections._access_token(row, lambda row: row.lives(60))
+    assert run_with_pauses(steps, be_stopped_for_a_minute) == "access-1-for-t"
+    assert others[0].result() == "access-1-for-t"
+    assert provider.refreshes["t"] == 1
+
+
+def test_two_claims_at_once_take_no_row_twice() -> None:
+    make_due_connections(2)
+    others: list[Thread] = []
+
+    def claim_beside(execute: Any, sql: str, *args: Any) -> Any:
+        result = execute(sql, *args)
+        if sql.startswith("SELECT") and not others:
+            others.append(begin(lambda: rows.order_by("pk").claim(2, 60)))
+            others[0].join(1)  # where it has to wait, it waits on
+        return result
+
+    with connection.execute_wrapper(claim_beside):
+        mine = rows.order_by("pk").claim(2, 60)
+    assert others[0].result() == []
+    assert {row.lease_id for row in rows.all()} == {row.lease_id for row in mine}
+
+
+def test_a_run_that_was_stopped_until_its_leases_ended_asks_about_none_of_its_rows(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_due_connections(3)
+    claim, of_another = ConnectionQuerySet.claim, []
+
+    def claim_and_be_stopped(self: ConnectionQuerySet, *args: Any) -> list[LeadExecConnection]:
+        claimed = claim(self, *args)
+        if claimed:
+            now = time.time
+            monkeypatch.setattr(time, "time", lambda: now() + 600)
+            of_another.extend(claim(rows.order_by("pk"), 3, 60))
+        return claimed
+
+    monkeypatch.setattr(ConnectionQuerySet, "claim", claim_and_be_stopped)
+    Refresher(Options.for_all("default")).run()
+    assert not provider.refreshes
+    assert {row.lease_until for row in rows.all()} == {row.lease_until for row in of_another}
 
 
 def test_a_rotation_amid_a_revocation_makes_no_unconfirmed_one_look_confirmed(
@@ -108,6 +169,41 @@ def test_a_token_that_is_revoked_while_it_is_verified_is_not_linked(
         authorization.authorize("t", visit(user))
     assert not rows.live().exists()
     assert PendingRevocation.objects.count() == 1
+
+
+def test_a_token_that_has_ended_while_it_was_verified_is_rejected_by_the_next_refresh(
+    provider: Provider, settings: Settings
+) -> None:
+    global hook
+    settings.LEADEXEC = settings.LEADEXEC | {"IDENTIFY": f"{__name__}.identify_after_the_hook"}
+    user = make_user()
+
+    def link_and_revoke_in_another_tab() -> None:
+        assert link_now(user, "t").revoke() is True
+
+    hook = link_and_revoke_in_another_tab
+    authorization.authorize("t", visit(user))
+    with pytest.raises(AuthorizationRejected):
+        connections.verify(rows.live().get())
+    assert rows.live().get().status == "rejected"
+
+
+def test_a_callback_that_is_overtaken_by_another_keeps_what_that_has_stored(
+    provider: Provider, settings: Settings
+) -> None:
+    global hook
+    settings.LEADEXEC = settings.LEADEXEC | {"IDENTIFY": f"{__name__}.identify_after_the_hook"}
+    user = make_user()
+
+    def call_back_from_another_tab() -> None:
+        global hook
+        hook = object
+        authorization.authorize("t", visit(user))
+
+    hook = call_back_from_another_tab
+    authorization.authorize("t", visit(user))
+    assert provider.refreshes["t"] == 2
+    assert rows.get().access_token == "access-2-for-t"
 
 
 def test_a_read_that_always_comes_too_late_gives_up(
@@ -321,6 +417,6 @@ def test_a_user_deleted_amid_their_callback_gets_nothing_linked(
     settings.LEADEXEC = settings.LEADEXEC | {"IDENTIFY": f"{__name__}.identify_after_the_hook"}
     user = make_user()
     hook = type(user).objects.get(pk=user.pk).delete
-    with pytest.raises((AuthorizationRejected, IntegrityError)):
+    with pytest.raises(authorization.UserDeleted):
         authorization.authorize("t", visit(user))
     assert not rows.exists()

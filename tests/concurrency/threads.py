@@ -1,7 +1,6 @@
 """Work in several threads, each with a database connection of its own."""
 
 import threading
-import time
 from collections.abc import Callable
 
 from django.db import connection
@@ -52,21 +51,29 @@ def together(*works: Work) -> list[object]:
     return [thread.result() for thread in [begin(at_once(work)) for work in works]]
 
 
-def again_and_again(seconds: float, *works: Work) -> list[Exception]:
-    """Repeat each of these in a thread of its own; what they raised."""
-    ends = time.monotonic() + seconds
+def repeat_beside(times: int, work: Work, *others: Work) -> list[Exception]:
+    """Do this so many times, while each of the others is repeated beside it; what they raised."""
     errors: list[Exception] = []
+    is_over = threading.Event()
+
+    def attempt(work: Work) -> None:
+        try:
+            work()
+        except Exception as error:
+            errors.append(error)
 
     def repeat(work: Work) -> Work:
         def run() -> None:
-            while time.monotonic() < ends:
-                try:
-                    work()
-                except Exception as error:
-                    errors.append(error)
+            attempt(work)
+            while not is_over.is_set():
+                attempt(work)
 
         return run
 
-    for thread in [begin(repeat(work)) for work in works]:
-        thread.result(seconds + 120)
+    threads = [begin(repeat(other)) for other in others]
+    for _ in range(times):
+        attempt(work)
+    is_over.set()
+    for thread in threads:
+        thread.result(120)
     return errors

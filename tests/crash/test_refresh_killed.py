@@ -9,7 +9,7 @@ from django_leadexec.refresh import Options, Refresher
 
 from .. import processes
 from ..factories import make_due_connections
-from ..provider import Provider
+from ..provider import Provider, fresh_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -20,11 +20,14 @@ def test_what_a_killed_process_held_comes_free_with_its_lease_and_not_before(
     provider: Provider,
 ) -> None:
     make_due_connections(ROWS)
-    provider.latency = 0.02
+    provider.latency, provider.default = 0.02, fresh_until(60)
     victim = processes.start(provider, "refresh_leadexec_tokens", "--workers=4", "--batch-size=50")
-    processes.wait_until(lambda: sum(provider.refreshes.values()) >= 60)
+    processes.wait_until(provider.held.is_set)
     victim.kill()
     victim.communicate()
+    provider.default = None
+    provider.held.clear()
+    processes.wait_until(lambda: not provider.under_way)
     before = dict(provider.refreshes)
 
     report = Refresher(Options.for_all("default")).run()

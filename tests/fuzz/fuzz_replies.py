@@ -5,13 +5,17 @@
     python -m tests.fuzz.fuzz_replies wire -max_total_time=600 -max_len=8192
 
 ``body`` feeds the readers of replies, ``wire`` all that comes over the socket. Options after the
-first word are libFuzzer's own.
+first word are libFuzzer's own. It begins with replies that are well formed: by chance alone it
+would never get past their first words.
 """
 
+import json
 import logging
 import socket
 import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import atheris  # type: ignore[import-untyped]
@@ -23,6 +27,49 @@ with atheris.instrument_imports(include=["django_leadexec", "http", "json"]):
 logging.disable()
 SENT_AT = 1_735_689_600.0
 STATUSES = (200, 200, 200, 201, 204, 302, 400, 401, 403, 404, 429, 500)
+
+
+def seeds_of_bodies() -> list[bytes]:
+    bodies = [
+        {"valid": True, "authToken": "abc", "expireDate": "2025-01-01T00:30:00"},
+        {"valid": "True", "authToken": "abc", "expireDate": "/Date(1735691400000)/"},
+        {
+            "valid": True,
+            "refreshToken": "x",
+            "authToken": "abc",
+            "expireDate": "1/1/2025 1:00:00 AM",
+        },
+        {"valid": False, "errorMessage": "The refresh token is not valid."},
+        {"valid": "false", "refreshToken": "x", "errorMessage": "bad: the-refresh-token"},
+        {"success": True},
+        {"success": False},
+        [],
+    ]
+    wraps = ("%s", "cb(%s);", "/**/ a.b(%s)", "\ufeff%s")
+    return [
+        bytes([number]) + (wrap % json.dumps(body)).encode()
+        for number, status in enumerate(STATUSES)
+        if status in (200, 403, 500)
+        for body in bodies
+        for wrap in wraps
+    ]
+
+
+def seeds_of_wires() -> list[bytes]:
+    text = seeds_of_bodies()[0][1:]
+    length = b"Content-Length: %d\r\n\r\n%s" % (len(text), text)
+    chunk = b"%x\r\n%s\r\n0\r\n" % (len(text), text)
+    return [
+        b"HTTP/1.0 200 OK\r\n\r\n" + text,
+        b"HTTP/1.1 200 OK\r\n" + length,
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n" + length,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n"
+        + chunk
+        + b"X: y\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n" + length,
+        b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\n" + length,
+        b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n",
+    ]
 
 
 def body(data: bytes) -> None:
@@ -71,7 +118,13 @@ def wire(data: bytes) -> None:
         assert time.monotonic() - started < 4
 
 
+TARGETS = {"body": (body, seeds_of_bodies), "wire": (wire, seeds_of_wires)}
+
 if __name__ == "__main__":
-    target = {"body": body, "wire": wire}[sys.argv.pop(1)]
-    atheris.Setup(sys.argv, target)
-    atheris.Fuzz()
+    target, seeds = TARGETS[sys.argv.pop(1)]
+    with tempfile.TemporaryDirectory() as folder:
+        for number, seed in enumerate(seeds()):
+            (Path(folder) / str(number)).write_bytes(seed)
+        # libFuzzer puts what it finds into the first folder, which may be one that was named.
+        atheris.Setup([*sys.argv, folder], target)
+        atheris.Fuzz()

@@ -3,6 +3,7 @@ import re
 from html import unescape
 from typing import Any
 
+import django
 import pytest
 from django.test import Client
 from django.urls import reverse
@@ -50,6 +51,15 @@ def test_outside_debug_it_can_be_allowed(settings: Settings) -> None:
     settings.LEADEXEC_SANDBOX = {"ALLOW_OUTSIDE_DEBUG": True}
     assert Client().get("/sandbox/").status_code == 200
     assert Client().get("/sandbox/connections/").status_code == 200
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("path", all_paths())
+def test_nobody_has_to_be_logged_in_on_the_site(settings: Settings, path: str) -> None:
+    name = "django.contrib.auth.middleware.LoginRequiredMiddleware"
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, name]
+    for response in (Client().get(path), Client().post(path)):
+        assert not response.headers.get("Location", "").startswith("/accounts/login/")
 
 
 # --- The script ---
@@ -241,6 +251,17 @@ def test_no_page_has_inline_code() -> None:
     for page in pages:
         assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:|data:", page)
         assert all("src=" in tag for tag in re.findall(r"<script[^>]*>", page))
+
+
+@pytest.mark.django_db
+@pytest.mark.skipif(django.VERSION < (6, 0), reason="Django has had such a middleware since 6.0")
+def test_a_policy_for_the_whole_site_does_not_stop_the_providers_scripts(
+    settings: Settings,
+) -> None:
+    settings.MIDDLEWARE = ["django.middleware.csp.ContentSecurityPolicyMiddleware"]
+    settings.SECURE_CSP = {"script-src": ["'nonce-of-the-site'"]}
+    pages = [post_dialog(Client()), Client().get("/sandbox/"), Client().get("/page/")]
+    assert ["nonce" in page["Content-Security-Policy"] for page in pages] == [False, False, True]
 
 
 # --- The provider's site ---

@@ -13,8 +13,8 @@ _ESCAPE = re.compile(r"\\+(?:u00|x)([0-9a-fA-F]{2})")
 
 
 def make_canary(kind: str) -> str:
-    """A token with whatever a URL, a page or a log could encode; no part of it is a common word."""
-    return f"{kind}{secrets.token_hex(8)}/%2B+=&?#\"'<>{secrets.token_hex(8)}"
+    """A token with whatever a URL, a page or a log could encode; neither end is a common word."""
+    return f"{secrets.token_hex(8)}{kind}/%2B+=&?#\"'<>{secrets.token_hex(8)}"
 
 
 @cache

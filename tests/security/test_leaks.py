@@ -4,13 +4,17 @@ import asyncio
 import io
 import itertools
 import json
+import os
 import pickle
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import django
 import pytest
 import requests
 from asgiref.sync import async_to_sync, sync_to_async
@@ -29,7 +33,9 @@ from django_leadexec.testing import fake_leadexec
 
 from .. import processes
 from .. import provider as stand_in
+from ..concurrency.threads import begin
 from ..factories import make_connection, make_user
+from ..processes import wait_until
 from ..provider import Answer, Provider, http
 from ..settings import KEY
 from . import canaries
@@ -181,6 +187,7 @@ class Interrupted(Exception):
     """As Celery's SoftTimeLimitExceeded: raised by a signal, wherever the program is."""
 
 
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("kind", [Interrupted, SystemExit, KeyboardInterrupt])
 @pytest.mark.parametrize("door", ["get_access_token", "session", "revoke"])
 def test_no_interruption_in_the_middle_of_a_call_shows_a_token(
@@ -189,20 +196,31 @@ def test_no_interruption_in_the_middle_of_a_call_shows_a_token(
     def interrupt(number: int, frame: object) -> None:
         raise kind
 
+    def interrupt_the_call() -> None:
+        wait_until(lambda: provider.calls or returned.is_set())
+        if not returned.is_set():
+            os.kill(os.getpid(), signal.SIGALRM)
+
+    interrupted = False
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         with nothing_leaks() as watch:
             for expires_in in (3600, -10):
                 row = make_connection(REFRESH, expires_in=expires_in)
                 provider.held.set()
-                signal.setitimer(signal.ITIMER_REAL, 0.3)
+                provider.calls.clear()
+                returned = threading.Event()
+                interrupter = begin(interrupt_the_call)
                 try:
                     DOORS[door](row)
                 except kind as error:
+                    interrupted = True
                     watch.examine(error)
-                signal.setitimer(signal.ITIMER_REAL, 0)
+                returned.set()
+                interrupter.result()
                 provider.held.clear()
                 clear()
+            assert interrupted
             assert watch.ways
     finally:
         signal.signal(signal.SIGALRM, before)
@@ -615,6 +633,25 @@ def test_no_celery_task_shows_a_token(provider: Provider) -> None:
         assert isinstance(result.result, OperationalError)
         watch.examine(result.result)
         assert saboteur.has_struck
+
+
+@pytest.mark.skipif(django.VERSION < (6, 0), reason="Django has had tasks since 6.0")
+def test_no_task_of_djangos_shows_a_token(provider: Provider) -> None:
+    refresh_tokens: Any = import_module("django_leadexec.django_tasks").refresh_tokens
+    with nothing_leaks() as watch:
+        for name in TROUBLES:
+            provider.default = ANSWERS[name]
+            due()
+            result = refresh_tokens.enqueue(workers=2)
+            watch.show(result, result.return_value, result.args, result.kwargs)
+            clear()
+        saboteur = Saboteur(2, OperationalError)
+        due()
+        with connection.execute_wrapper(saboteur):
+            result = refresh_tokens.enqueue(workers=2)
+        watch.show(result, *result.errors, *(error.traceback for error in result.errors))
+        assert saboteur.has_struck
+        assert result.errors
 
 
 # Objects

@@ -5,6 +5,7 @@ in tests/test_client_sockets.py. Here is what else can come over a socket, and w
 to the rows, to the visitor and to the operator.
 """
 
+import gc
 import gzip
 import json
 import logging
@@ -14,7 +15,6 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -41,8 +41,10 @@ from ..factories import make_connection, make_due_connections, make_user
 from ..processes import wait_until
 from ..provider import Provider, http
 from ..sockets import Peer, SocketServer, Talk, answering, serving
+from ..watching import stopping_in_time
 
 SHORT = 0.4  # a TIMEOUT that a test can wait for
+LONG = 30  # and one that no test waits for
 YES = {"valid": True, "authToken": "access"}
 BODY = json.dumps(YES).encode()
 WHOLE = b"Content-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
@@ -99,7 +101,7 @@ def answers_twice(first: bytes, pause: float = 0.15) -> Talk:
 @pytest.mark.parametrize("first", PREMATURE.values(), ids=PREMATURE)
 def test_no_call_reads_the_late_answer_to_the_one_before(first: bytes) -> None:
     with serving(answers_twice(first)) as server:
-        client = Client(server.url, 5)
+        client = Client(server.url, LONG)
         for number in range(6):
             outcome = client.refresh(f"token-{number}", "app")
             if isinstance(outcome, Fresh):
@@ -112,7 +114,7 @@ def test_no_call_reads_the_late_answer_to_the_one_before(first: bytes) -> None:
 @pytest.mark.parametrize("count", [1, 3])
 def test_interim_answers_are_waited_through(name: str, count: int) -> None:
     with serving(answers_twice(PREMATURE[name] * count, 0.05)) as server:
-        client = Client(server.url, 5)
+        client = Client(server.url, LONG)
         outcomes = [client.refresh(f"t{number}", "app") for number in range(3)]
         assert server.accepted == 1
     tokens = [outcome.access_token for outcome in outcomes if isinstance(outcome, Fresh)]
@@ -136,7 +138,7 @@ def test_what_comes_after_an_answer_is_not_read_as_the_next_one() -> None:
             peer.send(access_for(token_of(request.target)) + access_for("evil"))
 
     with serving(talk) as server:
-        client = Client(server.url, 5)
+        client = Client(server.url, LONG)
         for number in range(5):
             outcome = client.refresh(f"t{number}", "app")
             assert isinstance(outcome, Fresh)
@@ -178,14 +180,16 @@ def endless_trailers(peer: Peer) -> None:
         peer.send(b"X-More: y\r\n" * 100)
 
 
-def half_closes(data: bytes) -> Talk:
-    """Ends its own direction after ``data``, and goes on listening."""
+def half_closes(data: bytes, closed: threading.Event | None = None) -> Talk:
+    """Ends its own direction after ``data``, sets ``closed``, and goes on listening."""
 
     def talk(peer: Peer) -> None:
         peer.request()
         peer.send(data)
         peer.sock.shutdown(socket.SHUT_WR)
-        peer.server.stopping.wait(5)
+        if closed:
+            closed.set()
+        peer.server.stopping.wait()
 
     return talk
 
@@ -198,24 +202,24 @@ GARBAGE["half-closed in the chunks"] = half_closes(CHUNKED + CHUNK)
 @pytest.mark.parametrize("call", ["refresh", "revoke"])
 def test_garbage_says_nothing(talk: Talk, call: str) -> None:
     with serving(talk) as server:
-        assert isinstance(getattr(Client(server.url, 5), call)("token", "app"), Unavailable)
+        assert isinstance(getattr(Client(server.url, LONG), call)("token", "app"), Unavailable)
         # What can be read as an empty 200 leaves a revocation to a refresh call.
         assert len(server.requests) <= (2 if call == "revoke" else 1)
 
 
 def test_endless_trailers_are_not_waited_for() -> None:
     with serving(endless_trailers) as server:
-        started = time.monotonic()
+        # Were they waited for, there would be no outcome.
         outcome = Client(server.url, SHORT).refresh("token", "app")
         assert isinstance(outcome, Unavailable)
-        assert time.monotonic() - started < 5
 
 
 def test_an_answer_before_a_half_closed_socket_is_taken_and_the_connection_replaced() -> None:
-    with serving(half_closes(access_for("t"))) as server:
-        client = Client(server.url, 5)
+    closed = threading.Event()
+    with serving(half_closes(access_for("t"), closed)) as server:
+        client = Client(server.url, LONG)
         assert isinstance(client.refresh("t", "app"), Fresh)
-        time.sleep(0.05)
+        assert closed.wait(60)
         assert isinstance(client.refresh("t", "app"), Fresh)
         assert server.accepted == 2
 
@@ -235,7 +239,7 @@ LENGTHS = {
 @pytest.mark.parametrize("length", LENGTHS.values(), ids=LENGTHS)
 def test_a_length_that_makes_no_sense_breaks_nothing(length: bytes) -> None:
     with serving(say(OK + b"Content-Length: " + length + b"\r\n\r\n" + BODY)) as server:
-        outcome = Client(server.url, 2).refresh("token", "app")
+        outcome = Client(server.url, LONG).refresh("token", "app")
     assert isinstance(outcome, Unavailable | Fresh)
     if isinstance(outcome, Fresh):
         assert outcome.access_token == "access"
@@ -247,7 +251,7 @@ def test_a_gzip_bomb_is_never_unpacked() -> None:
     for head in heads:
         answer = OK + head + b"Content-Length: %d\r\n\r\n%s" % (len(bomb), bomb)
         with serving(say(answer)) as server:
-            outcome = Client(server.url, 5).refresh("token", "app")
+            outcome = Client(server.url, LONG).refresh("token", "app")
         assert outcome == Unavailable("HTTP 200 with no usable reply")
 
 
@@ -261,7 +265,7 @@ def test_a_redirect_is_not_followed_wherever_it_leads(
     # Even with a body that would be a yes.
     moved = http(YES, 302, f"Location: {target}\r\n")
     with serving(answering(moved)) as server:
-        client = Client(server.url, 5)
+        client = Client(server.url, LONG)
         monkeypatch.setattr(socket, "getaddrinfo", partial(only_local, socket.getaddrinfo))
         assert client.refresh("token", "app") == Unavailable("HTTP 302")
         assert client.revoke("token", "app") == Unavailable("HTTP 302")
@@ -286,7 +290,7 @@ def test_a_connection_closed_in_the_moment_of_a_call_is_no_failure_of_the_provid
             peer.request()
 
     with serving(talk) as server:
-        client = Client(server.url, 5)
+        client = Client(server.url, LONG)
         outcomes = [client.refresh(f"t{number}", "app") for number in range(4)]
         assert [type(outcome) for outcome in outcomes] == [Fresh] * 4
         assert server.accepted == 4
@@ -300,13 +304,13 @@ def test_a_kept_connection_that_is_reset_is_no_failure_of_the_provider() -> None
             peer.reset()
 
     with serving(talk) as server:
-        client = Client(server.url, 5)
+        client = Client(server.url, LONG)
         assert all(isinstance(client.refresh(f"t{n}", "app"), Fresh) for n in range(4))
 
 
 def test_a_new_connection_that_is_hung_up_on_is_tried_only_once() -> None:
     with serving(say(b"")) as server:
-        assert Client(server.url, 5).refresh("token", "app") == FAILED
+        assert Client(server.url, LONG).refresh("token", "app") == FAILED
         assert server.accepted == len(server.requests) == 1
 
 
@@ -321,7 +325,7 @@ def test_a_provider_that_only_hangs_up_after_a_while_is_tried_twice_at_most() ->
             peer.send(access_for("t"))
 
     with serving(talk) as server:
-        client = Client(server.url, 5)
+        client = Client(server.url, LONG)
         assert isinstance(client.refresh("t", "app"), Fresh)
         assert client.refresh("t", "app") == FAILED
         assert len(server.requests) == 3
@@ -332,12 +336,13 @@ def test_a_kept_connection_that_times_out_is_not_tried_again() -> None:
         peer.request()
         peer.send(access_for("t"))
         peer.request()
-        peer.server.stopping.wait(5)
+        peer.server.stopping.wait()
 
     with serving(talk) as server:
-        client = Client(server.url, SHORT)
+        client = Client(server.url, LONG)
         assert isinstance(client.refresh("t", "app"), Fresh)
-        assert client.refresh("t", "app") == Unavailable("timed out")
+        assert client.refresh("t", "app", deadline=SHORT) == Unavailable("timed out")
+        wait_until(lambda: len(server.requests) >= 2)
         assert len(server.requests) == 2
 
 
@@ -365,7 +370,7 @@ def test_a_name_service_that_is_gone_says_nothing(
         raise error
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
-    assert Client("https://apps.leadexec.net", 5).refresh("t", "app") == FAILED
+    assert Client("https://apps.leadexec.net", LONG).refresh("t", "app") == FAILED
 
 
 # Certificates
@@ -419,11 +424,12 @@ def test_a_trusted_certificate_that_does_not_fit_is_refused(
     pem = make_certificate(tmp_path, name=name, days=days)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(pem))
     with serving(over_tls(pem, answering(access_for("t")))) as server:
-        outcome = Client(f"https://localhost:{server.port}", 5).refresh("t", "app")
+        outcome = Client(f"https://localhost:{server.port}", LONG).refresh("t", "app")
         assert outcome == Unavailable("TLS failed")
         assert server.requests == []
 
 
+@pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")
 @pytest.mark.parametrize("data", [b"", b"\x16\x03\x03\x00\x05", b"\x15\x03\x03\x00\x02\x02\x28"])
 def test_a_handshake_that_breaks_off_says_nothing(data: bytes) -> None:
     def talk(peer: Peer) -> None:
@@ -431,8 +437,10 @@ def test_a_handshake_that_breaks_off_says_nothing(data: bytes) -> None:
         peer.reset()
 
     with serving(talk) as server:
-        outcome = Client(f"https://localhost:{server.port}", 5).refresh("t", "app")
+        outcome = Client(f"https://localhost:{server.port}", LONG).refresh("t", "app")
     assert isinstance(outcome, Unavailable)
+    # Until 3.13 Python does not close the socket of such a handshake. No later test is to blame.
+    gc.collect()
 
 
 # What each fault does to the rows, the visitor and the operator
@@ -443,7 +451,7 @@ PAST, FUTURE = "1999-12-31T23:59:59Z", "2999-12-31T23:59:59Z"
 
 def never(peer: Peer) -> None:
     peer.request()
-    peer.server.stopping.wait(5)
+    peer.server.stopping.wait()
 
 
 def trickle(peer: Peer) -> None:
@@ -484,6 +492,21 @@ FAULTS: dict[str, Talk] = {
 }
 
 
+class Clock:
+    """The client's, which stands still until the server has read a request.
+
+    Else a machine that stalls could let a short TIMEOUT pass before there is any call.
+    """
+
+    time = staticmethod(time.time)
+
+    def __init__(self, server: SocketServer) -> None:
+        self._server, self._began = server, time.monotonic()
+
+    def monotonic(self) -> float:
+        return time.monotonic() if self._server.requests else self._began
+
+
 @dataclass
 class Site:
     """The site, its one connection, and the provider it talks to."""
@@ -496,7 +519,7 @@ class Site:
 
 
 @pytest.fixture
-def tell(settings: Settings) -> Iterator[Callable[..., Site]]:
+def tell(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Site]]:
     """Make a site with one connection, whose access token has ended, and give it a provider."""
     opened: list[SocketServer] = []
 
@@ -504,11 +527,14 @@ def tell(settings: Settings) -> Iterator[Callable[..., Site]]:
         server = SocketServer(talk)
         server.start()
         opened.append(server)
+        is_slow = talk in (never, trickle)
+        if is_slow:
+            monkeypatch.setattr("django_leadexec.client.time", Clock(server))
         settings.DEBUG = True
         settings.LEADEXEC = settings.LEADEXEC | {
             "BASE_URL": server.url,
             "API_URLS": [server.url],
-            "TIMEOUT": SHORT,
+            "TIMEOUT": SHORT if is_slow else LONG,
         }
         return Site(make_connection(token, **{"expires_in": -1, **fields}), server)
 
@@ -538,6 +564,7 @@ class TestEachFault:
         # The next page is told at once, without a call.
         with pytest.raises(ProviderUnavailable):
             site.row.get_access_token()
+        wait_until(lambda: site.server.requests)
         assert len(site.server.requests) == 1
 
     def test_a_token_that_lives_goes_on_to_be_used(
@@ -600,9 +627,12 @@ class TestWhatTheProviderSays:
         assert 3_500 < (expires_at - datetime.now(UTC)).total_seconds() <= 3_600
 
     def test_an_end_in_a_moment_is_not_asked_about_without_end(
-        self, tell: Callable[..., Site]
+        self, tell: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        soon = (datetime.now(UTC) + timedelta(seconds=4)).isoformat()
+        now = datetime.now(UTC)
+        # So that half of its life can't be over by the second run.
+        monkeypatch.setattr(time, "time", now.timestamp)
+        soon = (now + timedelta(seconds=4)).isoformat()
         site = tell(answering(http({**YES, "expireDate": soon})))
         assert run().refreshed == 1
         assert run().refreshed == 0
@@ -651,18 +681,6 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refresh, "MAX_SLEEP", 0.1)
 
 
-@contextmanager
-def stopping_in_time(refresher: Refresher) -> Iterator[None]:
-    """A watch that never sees what it waits for must end all the same."""
-    timer = threading.Timer(60, refresher.stop.set)
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        timer.join()
-
-
 def statuses() -> dict[str, int]:
     kept = LeadExecConnection.objects.values_list("status", flat=True)
     return {status: list(kept).count(status) for status in set(kept)}
@@ -671,11 +689,6 @@ def statuses() -> dict[str, int]:
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("short_pauses")
 class TestRefusalsForAll:
-    @pytest.fixture(autouse=True)
-    def without_timeouts(self, provider: Provider, settings: Settings) -> None:
-        """On a machine that stalls, calls that fail would leave too few refusals to doubt."""
-        settings.LEADEXEC = settings.LEADEXEC | {"TIMEOUT": 30}
-
     @pytest.mark.parametrize("count", [1, 8, 19])
     def test_a_small_site_believes_them_and_gets_everybody_back(
         self, count: int, provider: Provider
@@ -700,10 +713,21 @@ class TestRefusalsForAll:
         assert statuses() == {"active": count}
         assert sum(provider.refreshes.values()) <= 40
 
+    def test_those_of_another_application_are_no_witnesses(self, provider: Provider) -> None:
+        make_connection("honoured-last", app_id="another")
+        make_due_connections(20)
+        provider.default = stand_in.refused
+        assert run().everybody_refused
+        assert not provider.refreshes["honoured-last"]
+
     def test_a_watch_believes_none_of_them_and_recovers_by_itself(
         self, provider: Provider, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(refresh, "PATIENCE", 0.1)
+        pause_after = Refresher._pause_after
+        # Not by a short PATIENCE: the claims' leases have no more to spare than that.
+        monkeypatch.setattr(
+            Refresher, "_pause_after", lambda self, report: min(pause_after(self, report), 0.1)
+        )
         make_due_connections(60)
         provider.default = stand_in.refused
         refresher = Refresher(Options.for_all("default", patient=True))
@@ -711,7 +735,8 @@ class TestRefusalsForAll:
 
         def seen(report: Report) -> None:
             reports.append(report)
-            if sum(it.everybody_refused for it in reports) == 2:
+            recovers = sum(it.everybody_refused for it in reports) == 2
+            if recovers and provider.default is stand_in.refused:
                 provider.default = stand_in.fresh
                 LeadExecConnection.objects.update(refresh_after=datetime.now(UTC))
             if sum(it.refreshed for it in reports) >= 60:
@@ -766,12 +791,13 @@ class TestThrottlingStorms:
     ) -> None:
         row = make_connection("t", expires_in=-1)
         provider.default = stand_in.throttling(seconds)
+        before = datetime.now(UTC)
         with pytest.raises(ProviderUnavailable):
             row.get_access_token()
         row.refresh_from_db()
         assert row.refresh_after is not None
-        wait = (row.refresh_after - datetime.now(UTC)).total_seconds()
-        assert 10 < wait <= 86_400
+        assert before + timedelta(seconds=10) < row.refresh_after
+        assert row.refresh_after <= datetime.now(UTC) + timedelta(days=1)
 
 
 @pytest.mark.django_db(transaction=True)

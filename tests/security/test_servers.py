@@ -19,7 +19,7 @@ from django_leadexec.models import LeadExecConnection
 
 from ..factories import make_user
 from ..provider import Provider, fresh
-from .test_callback import elsewhere
+from ..visiting import elsewhere
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

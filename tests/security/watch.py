@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import django
 from django.core import mail, serializers
 from django.core.cache import cache
 from django.core.management import call_command
@@ -28,6 +29,10 @@ from django_leadexec import signals
 from . import canaries
 
 TESTS = str(Path(__file__).parent.parent)
+PACKAGE = str(Path(signals.__file__).parent)
+# Django 5.2 takes pairs alone; 6.0 warns of them.
+ADMIN = "admin@example.org"
+ADMINS = [ADMIN] if django.VERSION >= (6, 0) else [("Admin", ADMIN)]
 SIGNALS = ("authorized", "refreshed", "rejected", "revoked")
 
 
@@ -153,6 +158,13 @@ class _Recorder(logging.Handler):
         if self.watch.examining:
             return
         self.watch.add(f"log {record.name}", record.getMessage(), repr(vars(record)))
+        if record.levelno > logging.INFO:
+            # As an error tracker that sends the stack of whatever is logged.
+            for frame, _ in traceback.walk_stack(sys._getframe()):
+                if frame.f_code.co_filename.startswith(PACKAGE):
+                    self.watch.add(
+                        f"stack of log {record.name}", *map(repr, frame.f_locals.values())
+                    )
         if record.exc_info and record.exc_info[1]:
             self.watch.add(
                 f"log {record.name}", "".join(traceback.format_exception(record.exc_info[1]))
@@ -172,7 +184,7 @@ def watching(*secrets: str) -> Iterator[Watch]:
         stack.enter_context(_all_loggers(_Recorder(watch)))
         stack.enter_context(_set(http.client.HTTPConnection, "debuglevel", 1))
         stack.enter_context(_set(connection, "force_debug_cursor", True))
-        stack.enter_context(override_settings(ADMINS=["admin@example.org"]))
+        stack.enter_context(override_settings(ADMINS=ADMINS))
         caught = stack.enter_context(warnings.catch_warnings(record=True))
         warnings.simplefilter("always")
         stack.enter_context(_receivers(watch))

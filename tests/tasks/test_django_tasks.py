@@ -38,6 +38,15 @@ def test_copies_find_nothing_left_and_do_no_harm(provider: Provider) -> None:
     assert set(provider.refreshes.values()) == {1}
 
 
+@pytest.mark.parametrize("options", [{"workers": 0}, {"rate": "fast"}, {"copies": 0}])
+def test_options_that_make_no_sense_are_told_of_and_enqueue_no_copies(
+    options: dict[str, Any],
+) -> None:
+    result = refresh_task().enqueue(**({"copies": 3} | options))
+    (error,) = result.errors
+    assert f"{next(iter(options))} must be" in error.traceback
+
+
 @pytest.mark.skipif(
     importlib.util.find_spec("django_tasks_db") is None, reason="django-tasks-db is not installed"
 )

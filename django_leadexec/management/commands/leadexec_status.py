@@ -1,15 +1,15 @@
 import json
-from argparse import ArgumentParser
+import math
+from argparse import ArgumentParser, ArgumentTypeError
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
-from django.db import Error as DatabaseTrouble
-from django.utils.connection import ConnectionDoesNotExist
 
 from ...connections import database_of
 from ...status import read_status
+from .. import trouble
 
 
 class Command(BaseCommand):
@@ -24,17 +24,15 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print one JSON object")
         parser.add_argument(
             "--max-overdue",
-            type=float,
+            type=_seconds,
             metavar="S",
             help="exit with 1 if a refresh is overdue by more than S seconds",
         )
         parser.add_argument("--database", metavar="ALIAS", help="the database to look at")
 
     def handle(self, *args: Any, **flags: Any) -> None:
-        try:
+        with trouble.told():
             status = read_status(flags["database"] or database_of())
-        except (ImproperlyConfigured, ConnectionDoesNotExist, DatabaseTrouble) as error:
-            raise CommandError(f"The status can't be told: {error}", returncode=2) from error
         if flags["json"]:
             self.stdout.write(json.dumps(asdict(status)))
         else:
@@ -46,3 +44,10 @@ class Command(BaseCommand):
                 f"A refresh is overdue by {status.overdue_seconds:.0f} s, more than {limit:g} s.",
                 returncode=1,
             )
+
+
+def _seconds(text: str) -> float:
+    with suppress(ValueError):
+        if 0 <= (seconds := float(text)) < math.inf:
+            return seconds
+    raise ArgumentTypeError(f"{text!r} is not a number of seconds.")

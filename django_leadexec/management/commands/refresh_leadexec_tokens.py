@@ -1,34 +1,35 @@
+import _thread
 import json
 import signal
 import threading
 import time
 from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
-from django.db import Error as DatabaseTrouble
 from django.db import connections
-from django.utils.connection import ConnectionDoesNotExist
 from tqdm import tqdm
 
-from ...client import POOL_SIZE
 from ...conf import get_settings
 from ...connections import database_of
 from ...models import PendingRevocation
 from ...refresh import (
     EVERYBODY_REFUSED,
+    NUMBERS,
     Options,
     Refresher,
     Report,
+    check_number,
     due_connections,
     due_revocations,
 )
+from .. import trouble
 
-MAX_BATCH = 5_000
+# Seconds. With more, --watch would ask again about what it has just refreshed, without end.
+MAX_WITHIN_OF_WATCH = 1_800
 HEARTBEAT = 60.0
 
 
@@ -44,7 +45,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
             "--within",
-            type=_seconds,
+            type=_number("within"),
             metavar="S",
             help="refresh what expires within S seconds (default: REFRESH_MARGIN)",
         )
@@ -55,22 +56,27 @@ class Command(BaseCommand):
         )
         parser.add_argument(
             "--workers",
-            type=_workers,
+            type=_number("workers"),
             default=16,
             metavar="N",
             help="calls under way at once (default: 16)",
         )
         parser.add_argument(
             "--batch-size",
-            type=_batch_size,
+            type=_number("batch_size"),
             default=200,
             metavar="N",
             help="rows claimed and written at a time (default: 200)",
         )
         parser.add_argument(
-            "--limit", type=_count, metavar="N", help="deal with N rows of each kind at most"
+            "--limit",
+            type=_number("limit"),
+            metavar="N",
+            help="deal with N rows of each kind at most",
         )
-        parser.add_argument("--rate", type=_rate, metavar="N", help="make N calls a second at most")
+        parser.add_argument(
+            "--rate", type=_number("rate"), metavar="N", help="make N calls a second at most"
+        )
         parser.add_argument("--dry-run", action="store_true", help="only tell what is due")
         parser.add_argument(
             "--watch",
@@ -88,16 +94,16 @@ class Command(BaseCommand):
                 "--watch goes on for ever: it can't be combined with --dry-run, --all or --limit.",
                 returncode=2,
             )
+        if flags["watch"] and (flags["within"] or 0) > MAX_WITHIN_OF_WATCH:
+            raise CommandError(
+                "--watch would refresh the same tokens again and again with a --within of more "
+                f"than {MAX_WITHIN_OF_WATCH} seconds, half of a token's life.",
+                returncode=2,
+            )
         if flags["all"] and flags["within"] is not None:
             raise CommandError("--all leaves no room for --within: use one.", returncode=2)
-        try:
+        with trouble.told():
             self._run(flags)
-        except ImproperlyConfigured as error:
-            raise CommandError(str(error), returncode=2) from error
-        except ConnectionDoesNotExist as error:
-            raise CommandError(f"There is no such database: {error}", returncode=2) from error
-        except DatabaseTrouble as error:
-            raise CommandError(f"The database failed: {error}", returncode=2) from error
 
     def _run(self, flags: dict[str, Any]) -> None:
         options = Options.for_all(
@@ -108,8 +114,6 @@ class Command(BaseCommand):
             batch_size=flags["batch_size"],
             limit=flags["limit"],
             rate=flags["rate"],
-            # A pass ends in time for the heartbeat.
-            seconds=HEARTBEAT if flags["watch"] else None,
             patient=flags["watch"],
         )
         connections[options.using].ensure_connection()
@@ -119,10 +123,10 @@ class Command(BaseCommand):
         stop = threading.Event()
         with _stopping(stop):
             if flags["watch"]:
-                total = self._watch(options, stop, flags["json"])
+                total = self._watch(options, stop, flags)
             else:
                 total = self._once(options, stop, flags)
-        self._tell(total, flags["json"])
+        self._tell(total, flags)
         if flags["watch"]:
             return
         if total.everybody_refused:
@@ -136,30 +140,29 @@ class Command(BaseCommand):
     def _once(self, options: Options, stop: threading.Event, flags: dict[str, Any]) -> Report:
         terminal = self.stderr.isatty() and flags["verbosity"] > 0
         due = _count_due(options) if terminal else None
-        with tqdm(total=due, unit="row", disable=not terminal, file=self.stderr) as bar:
+        # Not through Django's wrapper, which ends each of the bar's updates with a new line.
+        stderr: Any = self.stderr._out
+        with tqdm(total=due, unit="row", disable=not terminal, file=stderr) as bar:
             return Refresher(options, stop=stop, progress=bar.update).run()
 
-    def _watch(self, options: Options, stop: threading.Event, as_json: bool) -> Report:
+    def _watch(self, options: Options, stop: threading.Event, flags: dict[str, Any]) -> Report:
         total = Report()
-        since_heartbeat = Report()
-        told_at = time.monotonic()
 
-        def add(report: Report) -> None:
-            nonlocal since_heartbeat, told_at
+        def beat(report: Report) -> None:
             total.add(report)
-            since_heartbeat.add(report)
-            if time.monotonic() - told_at >= HEARTBEAT:
-                self._tell(since_heartbeat, as_json)
-                since_heartbeat, told_at = Report(), time.monotonic()
+            if not stop.is_set():
+                self._tell(report, flags)
 
-        Refresher(options, stop=stop).watch(add)
+        Refresher(options, stop=stop).watch(beat, every=HEARTBEAT)
         return total
 
-    def _tell(self, report: Report, as_json: bool) -> None:
-        if as_json:
+    def _tell(self, report: Report, flags: dict[str, Any]) -> None:
+        if flags["json"]:
             self.stdout.write(json.dumps(asdict(report)))
-        else:
+        elif flags["verbosity"] > 0:
             self.stdout.write(_describe(report))
+        # Else a pipe would hold back an hour of heartbeats.
+        self.stdout.flush()
 
     def _tell_due(self, options: Options, as_json: bool) -> None:
         conf, at = get_settings(), time.time()
@@ -187,7 +190,13 @@ def _describe(report: Report) -> str:
         f"{report.skipped} skipped, {report.revoked} revoked, {report.pending} revocations "
         f"pending, in {report.seconds:.1f} s."
     )
-    return f"{text} {report.left} left for the next run." if report.left else text
+    notes = {
+        f"{report.left} left for the next run.": report.left,
+        "LeadExec is out of reach.": report.outage,
+        "LeadExec refuses everybody.": report.everybody_refused,
+        "The database is out of reach.": report.database_failed,
+    }
+    return " ".join([text, *(note for note, holds in notes.items() if holds)])
 
 
 @contextmanager
@@ -203,7 +212,9 @@ def _stopping(stop: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
     def ask_to_stop(number: int, frame: object) -> None:
-        stop.set()
+        # Not in this thread, which may hold the event's lock at this very moment, nor by
+        # threading.Thread, whose own lock it may hold while it starts a worker.
+        _thread.start_new_thread(stop.set, ())
         restore()
 
     for number in before:
@@ -214,37 +225,17 @@ def _stopping(stop: threading.Event) -> Iterator[None]:
         restore()
 
 
-def _number(text: str, least: float, most: float, kind: type[int] | type[float]) -> Any:
-    try:
-        number = kind(text)
-    except ValueError:
-        number = None
-    if number is None or not least <= number <= most:
-        what = "a whole number" if kind is int else "a number"
-        raise ArgumentTypeError(f"{text!r} is not {what} from {least} to {most}.")
-    return number
+def _number(name: str) -> Callable[[str], float]:
+    """What reads the flag of an option that is a number."""
 
+    def read(text: str) -> float:
+        value: object = text
+        with suppress(ValueError):
+            value = NUMBERS[name][0](text)
+        try:
+            check_number(name, value)
+        except ValueError as error:
+            raise ArgumentTypeError(str(error)) from None
+        return value  # type: ignore[return-value]
 
-def _seconds(text: str) -> float:
-    seconds: float = _number(text, 0, 86_400, float)
-    return seconds
-
-
-def _rate(text: str) -> float:
-    rate: float = _number(text, 0.01, 100_000, float)
-    return rate
-
-
-def _count(text: str) -> int:
-    count: int = _number(text, 1, 10**12, int)
-    return count
-
-
-def _workers(text: str) -> int:
-    workers: int = _number(text, 1, POOL_SIZE, int)
-    return workers
-
-
-def _batch_size(text: str) -> int:
-    size: int = _number(text, 1, MAX_BATCH, int)
-    return size
+    return read

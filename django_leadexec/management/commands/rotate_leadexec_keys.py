@@ -3,19 +3,20 @@ from argparse import ArgumentParser
 from dataclasses import asdict
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 
 from ...conf import get_settings
 from ...connections import database_of
 from ...rotation import Tally, rotate_keys
+from .. import trouble
 
 
 class Command(BaseCommand):
     help = (
         "Brings all stored tokens under the first of LEADEXEC['ENCRYPTION_KEYS']. Put the new key "
-        "first, deploy, run this, then drop the old key. It can be stopped and run again at any "
-        "time. Exits with 1 if some rows open with no key; they are left as they are."
+        "last and deploy, put it first and deploy, run this, then drop the old key. It can be "
+        "stopped and run again at any time. Exits with 1 if some rows open with no key or are in "
+        "use, and so were left as they are, with 2 when it could not run."
     )
     requires_system_checks: list[str] = []
 
@@ -26,15 +27,12 @@ class Command(BaseCommand):
         parser.add_argument("--database", metavar="ALIAS", help="the database to work on")
 
     def handle(self, *args: Any, **flags: Any) -> None:
-        try:
-            get_settings()
-        except ImproperlyConfigured as error:
-            raise CommandError(str(error), returncode=2) from error
-        using = flags["database"] or database_of()
         tally = Tally()
-        for tally in rotate_keys(using):
-            if flags["verbosity"] > 1:
-                self.stderr.write(f"{tally.rotated + tally.current} rows done …")
+        with trouble.told():
+            get_settings()
+            for tally in rotate_keys(flags["database"] or database_of()):
+                if flags["verbosity"] > 1:
+                    self.stderr.write(f"{tally.rotated + tally.current} rows done …")
         if flags["json"]:
             self.stdout.write(json.dumps(asdict(tally)))
         else:

@@ -45,9 +45,12 @@
     }
   }
 
+  /* Whether the page lets the visitor be told. */
   function fail(code, message) {
     say("[role=status]", "");
-    if (emit("error", { code, message })) say("[role=alert]", message);
+    const told = emit("error", { code, message });
+    if (told) say("[role=alert]", message);
+    return told;
   }
 
   function offer(token, label) {
@@ -60,7 +63,7 @@
 
   function rest() {
     flight = null;
-    wrapper.removeAttribute("aria-busy");
+    part(".leadexec-action")?.removeAttribute("aria-busy");
   }
 
   function go(redirect) {
@@ -99,16 +102,22 @@
     const mine = { token, gesture, next: null };
     flight = mine;
     lastToken = token;
-    offer(null, "");
-    wrapper.setAttribute("aria-busy", "true");
+    // Its button stays until the answer: whoever has pressed it by the keyboard keeps their place.
+    offered = null;
+    // Not the wrapper: what is said inside of something busy may not be heard.
+    part(".leadexec-action")?.setAttribute("aria-busy", "true");
     say("[role=status]", text("Busy"));
     const answer = await ask(token, gesture);
     // Meanwhile the page came back from the history, or another button took this one's place.
     if (flight !== mine) return;
     rest();
     const stays = answer.error || answer.status === "ignored" || !(gesture || answer.redirect);
-    if (mine.next !== null && stays) post(mine.next, true);
-    else follow(answer, token, gesture);
+    if (mine.next !== null && stays) {
+      post(mine.next, true);
+    } else {
+      follow(answer, token, gesture);
+      if (offered === null) offer(null, "");
+    }
   }
 
   /* The callback's answer, or {error: {code, message}, again: whether trying again can help}. */
@@ -117,7 +126,8 @@
     const failure = (code, message, again) => ({ error: { code, message }, again });
     let response;
     try {
-      response = await fetch(callback, {
+      // By the page's own address: a <base> of the page's, or of a visitor's in it, may be another's.
+      response = await fetch(new URL(callback, location.href), {
         method: "POST",
         credentials: "same-origin",
         redirect: "manual",
@@ -142,7 +152,7 @@
       return failure("csrf", text("Csrf"), false);
     }
     if (code && message) {
-      return failure(code, message, response.status >= 500 || code === "revoking");
+      return failure(code, message, response.status >= 500);
     }
     return failure("unexpected", text("Unexpected"), response.status >= 500);
   }
@@ -156,8 +166,7 @@
 
   function follow({ status, redirect, error, again }, token, gesture) {
     if (error) {
-      fail(error.code, error.message);
-      if (again) offer(token, text("Retry"));
+      if (fail(error.code, error.message) && again) offer(token, text("Retry"));
     } else if (status === "connected" || status === "signed_in") {
       if (!emit("connected", { status, redirect, gesture })) {
         say("[role=status]", "");
@@ -174,7 +183,8 @@
         offer(token, text("Continue"));
       }
     } else if (status === "login_required" || status === "confirm_required") {
-      go(redirect);
+      if (emit("redirect", { status, redirect })) go(redirect);
+      else say("[role=status]", "");
     } else {
       fail("unexpected", text("Unexpected"));
     }

@@ -8,7 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management import BaseCommand, CommandError, call_command
-from django.db import DEFAULT_DB_ALIAS
+from django.db import DEFAULT_DB_ALIAS, OperationalError
 from django.utils import timezone
 
 from django_leadexec.conf import get_settings
@@ -33,7 +33,10 @@ class Command(BaseCommand):
             raise CommandError("The demo's passwords are public: it needs DEBUG=on.")
         if check_port:
             self.check_port()
-        call_command("migrate", interactive=False, verbosity=0)
+        try:
+            call_command("migrate", interactive=False, verbosity=0)
+        except OperationalError as error:
+            raise CommandError(f"The database can't be used; see DATABASE_URL. {error}") from None
         users = get_user_model().objects
         if not users.filter(username="admin").exists():
             users.create_superuser("admin", password=PASSWORD)

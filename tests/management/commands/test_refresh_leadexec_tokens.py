@@ -2,8 +2,12 @@
 
 import io
 import json
+import re
 import signal
+import subprocess
+import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +15,14 @@ from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
 from django_leadexec import refresh
+from django_leadexec.management.commands import refresh_leadexec_tokens
 from django_leadexec.models import LeadExecConnection
 
 from ... import processes
 from ... import provider as stand_in
 from ...factories import make_connection, make_due_connections
 from ...provider import Provider
+from ...watching import stopping_in_time
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -115,11 +121,24 @@ def test_it_exits_with_2_for_an_unknown_database(provider: Provider) -> None:
         ("--watch", "--all"),
         ("--watch", "--dry-run"),
         ("--watch", "--limit", "5"),
+        ("--watch", "--within", "3600"),
         ("--all", "--within", "60"),
     ],
 )
 def test_flags_that_make_no_sense_are_refused(flags: tuple[str, ...]) -> None:
     fail(*flags)
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--workers=0", "workers must be a whole number from 1 to 256, not 0"),
+        ("--batch-size=many", "batch_size must be a whole number from 1 to 5000, not 'many'"),
+        ("--rate=-1", "rate must be a number from 0.01 to 100000, not -1.0"),
+    ],
+)
+def test_a_flag_that_is_refused_tells_what_it_may_be(flag: str, message: str) -> None:
+    assert message in str(fail(flag))
 
 
 def test_flags_reach_the_run(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,6 +156,20 @@ def test_flags_reach_the_run(provider: Provider, monkeypatch: pytest.MonkeyPatch
     assert seen[1].everything
 
 
+def wait_until_handled(process: "subprocess.Popen[str]") -> None:
+    """Wait until the command has taken its first signal: from then on, a SIGTERM would end it."""
+    status = Path(f"/proc/{process.pid}/status")
+
+    def catches_sigterm() -> int:
+        caught = re.search(r"SigCgt:\s*(\w+)", status.read_text())
+        assert caught
+        return int(caught[1], 16) >> (signal.SIGTERM - 1) & 1
+
+    if status.exists():  # on Linux
+        processes.wait_until(lambda: not catches_sigterm())
+    time.sleep(0.2)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_lets_it_finish_what_is_in_flight(
     provider: Provider, number: signal.Signals
@@ -146,14 +179,22 @@ def test_a_signal_lets_it_finish_what_is_in_flight(
     process = processes.start(provider, "refresh_leadexec_tokens", "--workers=4", "--json")
     wait_for_calls(provider, 4)
     process.send_signal(number)
-    time.sleep(0.2)
+    wait_until_handled(process)
     provider.held.clear()
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     counts = json.loads(out)
     assert (counts["refreshed"], counts["left"]) == (4, 56)
     assert process.returncode == 1
     assert "56 were left" in err
     assert LeadExecConnection.objects.filter(lease_until__gt=time.time() * 1000).count() == 0
+
+
+def test_a_signal_waits_for_no_lock_of_the_thread_it_interrupts() -> None:
+    stop = threading.Event()
+    with refresh_leadexec_tokens._stopping(stop):
+        with stop._cond:  # type: ignore[attr-defined]
+            signal.raise_signal(signal.SIGTERM)
+        assert stop.wait(30)
 
 
 def test_watch_refreshes_what_falls_due_and_ends_with_a_signal(provider: Provider) -> None:
@@ -163,26 +204,71 @@ def test_watch_refreshes_what_falls_due_and_ends_with_a_signal(provider: Provide
     make_connection("later", expires_in=-1)
     wait_for_calls(provider, 4)
     process.terminate()
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=120)
     assert process.returncode == 0
     assert json.loads(out.splitlines()[-1])["refreshed"] == 4
+
+
+class Pipe(io.TextIOWrapper):
+    """A block-buffered stdout, as of a process whose output another one reads."""
+
+    def __init__(self) -> None:
+        self.read_end = io.BytesIO()
+        super().__init__(self.read_end, encoding="utf-8")
+
+    def arrived(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.read_end.getvalue().splitlines()]
 
 
 def test_watch_tells_the_counts_since_the_last_heartbeat(
     provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = "django_leadexec.management.commands.refresh_leadexec_tokens.HEARTBEAT"
-    monkeypatch.setattr(name, 0.0)
-    passes = [refresh.Report(refreshed=3), refresh.Report(refreshed=4, pending=1)]
+    monkeypatch.setattr(name, 0.2)
+    monkeypatch.setattr(refresh, "MAX_SLEEP", 0.05)
+    monkeypatch.setattr(refresh, "MIN_SLEEP", 0.05)
+    make_due_connections(3)
+    pipe = Pipe()
+    arrived: list[int] = []
+    watch = refresh.Refresher.watch
 
-    def watch(self: refresh.Refresher, report: Any) -> None:
-        for one in passes:
-            report(one)
+    def two_beats(self: refresh.Refresher, beat: Any, **options: Any) -> None:
+        def counted(report: refresh.Report) -> None:
+            beat(report)
+            arrived.append(len(pipe.arrived()))
+            if len(arrived) == 1:
+                make_due_connections(4, "later")
+            if len(pipe.arrived()) >= 3:
+                self.stop.set()
 
-    monkeypatch.setattr(refresh.Refresher, "watch", watch)
-    lines = [json.loads(line) for line in run("--watch", "--json").splitlines()]
-    assert [line["refreshed"] for line in lines] == [3, 4, 7]
-    assert lines[-1]["pending"] == 1
+        with stopping_in_time(self):
+            watch(self, counted, **options)
+
+    monkeypatch.setattr(refresh.Refresher, "watch", two_beats)
+    call_command("refresh_leadexec_tokens", "--watch", "--json", stdout=pipe)
+    assert arrived[:3] == [1, 2, 3]
+    *beats, total = [line["refreshed"] for line in pipe.arrived()]
+    assert sum(beats) == total == 7
+    assert beats[0] == 3
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_bar_stays_in_its_line(provider: Provider) -> None:
+    make_due_connections(30)
+    terminal = Terminal()
+    call_command("refresh_leadexec_tokens", "--batch-size=3", stdout=io.StringIO(), stderr=terminal)
+    assert "30/30" in terminal.getvalue()
+    assert "\n" not in terminal.getvalue().rstrip()
+
+
+def test_verbosity_0_leaves_nothing_for_cron_to_mail(provider: Provider) -> None:
+    make_due_connections(3)
+    assert run("--verbosity", "0") == ""
+    assert json.loads(run("--verbosity", "0", "--json"))["pending"] == 0
 
 
 def wait_for_calls(provider: Provider, count: int) -> None:
