@@ -59,7 +59,7 @@ def different_fillings(provider: Provider) -> Iterator[list[LeadExecConnection]]
 def test_a_run_exits_with_2_and_the_next_does_the_rest(
     provider: Provider, victims: Victims, limit: str
 ) -> None:
-    tokens = [row.refresh_token for row in make_due_connections(60)]
+    tokens = [row.refresh_token for row in make_due_connections(100)]
     leave_no_page_free()
     command = ("refresh_leadexec_tokens", "--batch-size=5")
     fate = victims.run("command", *command, room=(limit, 2))

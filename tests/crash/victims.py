@@ -33,6 +33,7 @@ from django.core.management import CommandError, call_command
 from django.db import DEFAULT_DB_ALIAS, close_old_connections, connection, connections
 from django.db import Error as DatabaseTrouble
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
 from django.test import Client
 from django.test.client import MULTIPART_CONTENT
 from django.test.utils import override_settings, setup_test_environment
@@ -293,12 +294,19 @@ def _limit_room(whose: str, pages: int) -> None:
     with connection.cursor() as cursor:
         cursor.execute("PRAGMA page_count")
         most = cursor.fetchone()[0] + pages
-        if whose == "pages":
+        cursor.execute("PRAGMA page_size")
+        size = most * cursor.fetchone()[0]
+    if whose == "file":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+        return
+
+    def limit_pages(**kwargs: Any) -> None:
+        with connection.cursor() as cursor:
             cursor.execute(f"PRAGMA max_page_count = {most}")
-        else:
-            cursor.execute("PRAGMA page_size")
-            size = most * cursor.fetchone()[0]
-            resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    limit_pages()
+    # SQLite keeps it for one connection, and a run opens another after an error.
+    connection_created.connect(limit_pages, weak=False)
 
 
 def _command(*arguments: str) -> dict[str, Any]:
