@@ -78,12 +78,22 @@ def _is_deadlock(error: OperationalError) -> bool:
     """A deadlock, or a transaction that can't be serialized with another."""
     cause = error.__cause__
     sqlstate = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
-    return sqlstate in ("40P01", "40001") or error.args[:1] == (1213,)
+    # 1213: a deadlock; 1020: MariaDB's of a row that has changed since the snapshot.
+    return sqlstate in ("40P01", "40001") or error.args[:1] in ((1213,), (1020,))
 
 
 def moment(epoch: float) -> datetime:
     """Epoch seconds as the datetime that ``USE_TZ`` wants."""
     return datetime.fromtimestamp(epoch, UTC if settings.USE_TZ else None)
+
+
+def from_now(seconds: float) -> datetime:
+    """The moment so many seconds from now.
+
+    Told later than now, whatever the clock: without ``USE_TZ``, 1:50 comes before 2:10 in autumn,
+    too, and so a row is an hour late once a year rather than due for an hour without end.
+    """
+    return moment(time.time()) + timedelta(seconds=seconds)
 
 
 def backoff(attempts: int) -> float:
@@ -108,6 +118,8 @@ def _despite_deadlocks(
 ) -> Callable[Concatenate[Rows, P], T]:
     @wraps(method)
     def persistent(self: Rows, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        # For routers, as Django's own methods say it.
+        self._for_write = True  # type: ignore[attr-defined]
         return despite_deadlocks(self.db, lambda: method(self, *args, **kwargs))
 
     return persistent
@@ -429,7 +441,7 @@ class LeadExecConnection(Leased):
         self.status = self.Status.ACTIVE
         self.access_token = access_token
         self.expires_at = moment(expires_at)
-        self.refresh_after = moment(next_refresh(expires_at, now))
+        self.refresh_after = from_now(refresh_wait(expires_at - now))
         self.refreshed_at = moment(now)
         self.rejected_at = None
         self.attempts = 0
@@ -452,7 +464,7 @@ class LeadExecConnection(Leased):
     def record_trouble(self, reason: str, retry_after: float | None = None) -> None:
         """No answer: says nothing of the token, only puts off the next try."""
         self.attempts += 1
-        self.refresh_after = moment(time.time() + max(backoff(self.attempts), retry_after or 0))
+        self.refresh_after = from_now(max(backoff(self.attempts), retry_after or 0))
         self.last_error = f"Not refreshed: {reason}"[:255]
 
     def lives(self, min_ttl: float) -> bool:
@@ -512,13 +524,12 @@ class LeadExecConnection(Leased):
         return await connections.arevoke(self)
 
 
-def next_refresh(expires_at: float, now: float) -> float:
-    """When to refresh a token (epoch seconds): the margin before its end, spread a little.
+def refresh_wait(life: float) -> float:
+    """Seconds until a token that lives so many is refreshed: the margin earlier, spread a little.
 
     Never in the first half of its life, so a provider with short lives isn't asked without end.
     """
-    margin = get_settings().refresh_margin
-    return max(expires_at - margin * _spread(1, 1.25), now + (expires_at - now) / 2)
+    return max(life - get_settings().refresh_margin * _spread(1, 1.25), life / 2)
 
 
 def link(

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.contrib.auth.models import AnonymousUser
@@ -226,6 +226,21 @@ class TestSchedule:
         row = make_connection(expires_in=100)
         assert row.refresh_after is not None
         assert row.refresh_after.timestamp() - now >= 49.99
+
+    @pytest.mark.parametrize("minute", range(0, 120, 10))
+    def test_no_row_is_due_at_once_in_the_hour_that_local_clocks_repeat(
+        self, settings: Settings, set_clock: Callable[[float], None], minute: int
+    ) -> None:
+        settings.USE_TZ, settings.TIME_ZONE = False, "America/New_York"
+        one_o_clock = datetime(2026, 11, 1, 5, tzinfo=UTC).timestamp()
+        now = one_o_clock + minute * 60
+        set_clock(now)
+        row = LeadExecConnection()
+        row.record_success("a", now + 3600)
+        assert row.refresh_after is not None
+        assert row.refresh_after > models.moment(now)
+        row.record_trouble("timed out", retry_after=900)
+        assert row.refresh_after > models.moment(now)
 
     def test_the_backoff_doubles_to_fifteen_minutes(self) -> None:
         longest = [30, 60, 120, 240, 480, 900, 900]

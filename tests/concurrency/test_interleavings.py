@@ -372,6 +372,30 @@ def test_a_batch_that_meets_a_callers_transaction_crosswise_is_written_all_the_s
     assert batch.result() == claimed
 
 
+@pytest.mark.mysql
+def test_a_write_on_too_old_a_snapshot_is_done_again() -> None:
+    # As MariaDB does from 11.6 on for whoever asks for REPEATABLE READ.
+    row = make_connection()
+    with connection.cursor() as cursor:
+        cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        cursor.execute("SET SESSION innodb_snapshot_isolation = ON")
+    tries = []
+
+    def write() -> None:
+        with transaction.atomic():
+            tries.append(rows.get().attempts)
+            if len(tries) == 1:
+                begin(lambda: rows.update(attempts=5)).result()
+            rows.filter(pk=row.pk).update(last_error="written")
+
+    try:
+        models.despite_deadlocks("default", write)
+    finally:
+        connection.close()
+    assert tries == [0, 5]
+    assert rows.get().last_error == "written"
+
+
 def test_two_callbacks_for_a_new_account_make_one_user(
     provider: Provider, settings: Settings
 ) -> None:

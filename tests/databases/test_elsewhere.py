@@ -22,6 +22,7 @@ def test_all_of_it_works_on_the_database_that_the_router_writes_to(tmp_path: Pat
         "revoked later": False,
         "callback": "connected",
         "disconnected": "revoked",
-        "status": {"active": 2, "revoked": 3, "pending_revocations": 2},
-        "told": 2,
+        "of handles": ["revoked", 0],
+        "status": {"active": 2, "revoked": 4, "pending_revocations": 4},
+        "told": 4,
     }

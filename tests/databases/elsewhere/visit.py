@@ -84,6 +84,15 @@ def main() -> None:
         client.post("/leadexec/disconnect/")
         seen["disconnected"] = connections.get(user=user).status
 
+        for token in ("moved", "deleted"):
+            make(token)
+        LeadExecConnection.objects.filter(user__handle="moved").move_to_outbox()
+        LeadExecConnection.objects.filter(user__handle="deleted").delete()
+        seen["of handles"] = [
+            connections.filter(user__handle="moved").get().status,
+            connections.filter(user__handle="deleted").count(),
+        ]
+
         users.get(handle="task").delete()
         status = run("leadexec_status")
         seen["status"] = {key: status[key] for key in ("active", "revoked", "pending_revocations")}
