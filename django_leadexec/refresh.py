@@ -358,6 +358,8 @@ class _Run:
         self.report = Report()
         self.started, self.began = time.time(), time.monotonic()
         self.ends_at = float("inf") if seconds is None else self.began + seconds
+        # After which no call begins.
+        self.closes_at = self.ends_at - LEAST_TIME if self.options.hurried else self.ends_at
         self.turn_ends_at = float("inf")
         self.lease = QUEUE_TIME + connections.lease_seconds(self.conf)
         self.tasks: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -500,7 +502,6 @@ class _Run:
             job.row.lease_left() < connections.lease_seconds(self.conf)
             or self._held_for() > 0
             or (self.memory.is_outage() and job is not self.probe)
-            or (self._time_left() or LEAST_TIME) < LEAST_TIME
         )
 
     def _time_left(self) -> float | None:
@@ -513,7 +514,7 @@ class _Run:
         return (
             self.gave_up
             or self.stop.is_set()
-            or time.monotonic() >= min(self.ends_at, self.turn_ends_at)
+            or time.monotonic() >= min(self.closes_at, self.turn_ends_at)
         )
 
     def _held_for(self) -> float:
@@ -573,9 +574,11 @@ class _Run:
         """
         workers, rate = self.options.workers, self.options.rate
         calls = min(workers * LOOK_AHEAD / self.call_seconds, 4 * self.options.batch_size)
+        window = max(2 * workers, int(calls))
         if rate:
-            return max(1, int(min(calls, rate * LOOK_AHEAD)))
-        return max(2 * workers, int(calls))
+            # And those under way meanwhile.
+            return max(1, min(window, int(rate * (LOOK_AHEAD + self.call_seconds))))
+        return window
 
     def _may_start(self) -> bool:
         """Whether one more call may begin now."""

@@ -228,6 +228,24 @@ def test_rate_spreads_the_calls(provider: Provider) -> None:
     assert report.seconds >= 5 / 20
 
 
+def test_a_rate_is_reached_with_calls_that_take_long(provider: Provider) -> None:
+    running = refresh._Run(Refresher(Options.for_all("default", rate=10, workers=64)), None)
+    running.call_seconds = 3
+    assert running._window() >= 30
+
+
+def test_a_hurried_run_claims_nothing_when_no_call_can_end_in_time(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_due_connections(3)
+
+    def claim(self: object, limit: int, seconds: float) -> list[LeadExecConnection]:
+        raise AssertionError("nothing can become of this claim")
+
+    monkeypatch.setattr(ConnectionQuerySet, "claim", claim)
+    assert run(seconds=0.3, hurried=True).left == 3
+
+
 def test_an_undecryptable_row_fails_alone_and_is_left_as_it_is(
     provider: Provider, settings: object
 ) -> None:
