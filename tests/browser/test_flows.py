@@ -3,6 +3,7 @@
 Each page with the button has a strict Content-Security-Policy; one violation fails the test.
 """
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -41,12 +42,15 @@ class Visitor:
         self.page.context.add_cookies([{"name": "sessionid", "value": value, "url": self.url}])
 
     def answer_dialog(self, answer: str, account: str = "") -> None:
+        from playwright.sync_api import Error
+
         with self.page.expect_popup() as opened:
             self.page.locator("#leAppButton").click()
         dialog = opened.value
         if account:
             dialog.get_by_label(account).check()
-        with dialog.expect_event("close"):
+        # It may be closed before the click in it has returned.
+        with dialog.expect_event("close"), suppress(Error):
             dialog.get_by_role("button", name=answer).click()
 
     def sees(self, text: str) -> None:
