@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -14,6 +15,7 @@ from django.template.backends.django import DjangoTemplates
 from django.utils.module_loading import import_string
 
 from . import crypto
+from .backends import LeadExecBackend
 from .conf import Problem, find_problems, get_settings, origin
 from .connections import database_of
 from .models import LeadExecConnection
@@ -21,6 +23,8 @@ from .models import LeadExecConnection
 # Each id has a section there.
 DOCS = "docs/checks.md"
 BACKEND = "django_leadexec.backends.LeadExecBackend"
+# The session engines that need their app's model.
+SESSIONS_IN_A_TABLE = {f"django.contrib.sessions.backends.{name}" for name in ("db", "cached_db")}
 POPUP_POLICIES = ("same-origin-allow-popups", "unsafe-none", None)
 
 # How many stored tokens are tried.
@@ -94,15 +98,15 @@ def _find_faults() -> list[Problem]:
     conf = get_settings()
     faults = []
     for key, path in (("IDENTIFY", conf.identify), ("CREATE_USER", conf.create_user)):
-        if path and not _can_import(path):
+        if path and (fault := _find_fault_of_function(path)):
             faults.append(
                 Problem(
                     "E016",
-                    f"LEADEXEC[{key!r}] names {path!r}, which can't be imported or called.",
+                    f"LEADEXEC[{key!r}] names {path!r}, which can't be used: {fault}.",
                     "Give the dotted path of a function.",
                 )
             )
-    if conf.sign_in and BACKEND not in settings.AUTHENTICATION_BACKENDS:
+    if conf.sign_in and not _has_backend():
         faults.append(
             Problem(
                 "E017",
@@ -116,7 +120,7 @@ def _find_faults() -> list[Problem]:
             f"django_leadexec needs {app!r}.",
             f"Add {app!r} to INSTALLED_APPS.",
         )
-        for app in ("django.contrib.auth", "django.contrib.sessions")
+        for app in _needed_apps()
         if not apps.is_installed(app)
     ]
     return faults
@@ -275,11 +279,29 @@ def _has_request_processor() -> bool:
     )
 
 
-def _can_import(path: str) -> bool:
+def _find_fault_of_function(path: str) -> str:
     try:
-        return callable(import_string(path))
-    except ImportError:
-        return False
+        found = import_string(path)
+    except ImportError as error:
+        return str(error)
+    return "" if callable(found) else f"it is a {type(found).__name__}"
+
+
+def _has_backend() -> bool:
+    for path in settings.AUTHENTICATION_BACKENDS:
+        # What can't be imported is not ours to tell of.
+        with suppress(ImportError):
+            backend = import_string(path)
+            if isinstance(backend, type) and issubclass(backend, LeadExecBackend):
+                return True
+    return False
+
+
+def _needed_apps() -> list[str]:
+    needed = ["django.contrib.auth"]
+    if settings.SESSION_ENGINE in SESSIONS_IN_A_TABLE:
+        needed.append("django.contrib.sessions")
+    return needed
 
 
 def explain(

@@ -14,6 +14,7 @@ from pytest_django import Settings
 
 import django_leadexec
 from django_leadexec import conf
+from django_leadexec.backends import LeadExecBackend
 from django_leadexec.checks import (
     BACKEND,
     check_configuration,
@@ -124,6 +125,19 @@ def test_a_function_that_can_not_be_called_is_an_error(settings: Settings, path:
     assert path in check_configuration(None)[0].msg
 
 
+def test_it_tells_which_import_failed(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "our_accounts.py").write_text("import a_module_that_is_nowhere")
+    monkeypatch.syspath_prepend(tmp_path)
+    settings.LEADEXEC = GOOD | {"IDENTIFY": "our_accounts.identify"}
+    [message] = check_configuration(None)
+    assert "No module named 'a_module_that_is_nowhere'" in message.msg
+    settings.LEADEXEC = GOOD | {"IDENTIFY": "tests.test_checks.not_callable"}
+    [message] = check_configuration(None)
+    assert "it is a str" in message.msg
+
+
 def test_functions_that_can_be_called_are_fine(settings: Settings) -> None:
     name = "tests.test_checks.identify"
     settings.LEADEXEC = GOOD | {"SIGN_IN": True, "IDENTIFY": name, "CREATE_USER": name}
@@ -139,6 +153,16 @@ def test_sign_in_without_its_backend_is_an_error(settings: Settings) -> None:
     assert errors() == []
 
 
+class OurBackend(LeadExecBackend):
+    pass
+
+
+def test_a_subclass_of_the_backend_will_do(settings: Settings) -> None:
+    settings.LEADEXEC = GOOD | {"SIGN_IN": True}
+    settings.AUTHENTICATION_BACKENDS = ["nowhere.Backend", "tests.test_checks.OurBackend"]
+    assert errors() == []
+
+
 def test_without_sign_in_the_backend_is_not_needed(settings: Settings) -> None:
     settings.AUTHENTICATION_BACKENDS = [MODEL_BACKEND]
     assert errors() == []
@@ -151,6 +175,15 @@ def test_a_missing_app_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "django.contrib.sessions" in message.msg
     monkeypatch.setattr("django.apps.apps.is_installed", lambda name: False)
     assert errors() == ["leadexec.E018", "leadexec.E018"]
+
+
+@pytest.mark.parametrize("engine", ["signed_cookies", "cache", "file"])
+def test_sessions_that_are_kept_in_no_table_need_no_app(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    settings.SESSION_ENGINE = f"django.contrib.sessions.backends.{engine}"
+    monkeypatch.setattr("django.apps.apps.is_installed", lambda name: "sessions" not in name)
+    assert errors() == []
 
 
 # Advice for production
