@@ -357,14 +357,15 @@ def _create_user(conf: Settings, account_id: str, access_token: str) -> Abstract
     model = get_user_model()
 
     def on_save(sender: Any, instance: Any, created: bool, **kwargs: Any) -> None:
-        if created and threading.get_ident() == thread:
+        if created and isinstance(instance, model) and threading.get_ident() == thread:
             made.add(instance.pk)
 
-    post_save.connect(on_save, sender=model)
+    # Of every sender: a proxy, or a child, of the user model sends as itself.
+    post_save.connect(on_save)
     try:
         user = import_string(str(conf.create_user))(account_id, _session(access_token))
     finally:
-        post_save.disconnect(on_save, sender=model)
+        post_save.disconnect(on_save)
     if not isinstance(user, model) or user.pk not in made or not may_sign_in(user):
         raise ImproperlyConfigured(
             "LEADEXEC['CREATE_USER'] must save and return a new, active user without staff rights."

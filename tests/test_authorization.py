@@ -234,6 +234,14 @@ class TestTheSitesOwnCode:
         assert not LeadExecConnection.objects.exists()
         assert [user.username for user in get_user_model().objects.all()] == ["victim"]
 
+    def test_a_create_user_may_make_a_proxy_of_the_user_model(
+        self, client: Client, provider: Provider, configure: Callable[..., None]
+    ) -> None:
+        configure(CREATE_USER="tests.security.plugins.create_a_member")
+        assert post(client, "acme-1").json()["status"] == "signed_in"
+        assert user_of(client) == "acme"
+        assert LeadExecConnection.objects.get().user.username == "acme"
+
     @pytest.mark.parametrize(
         ("first", "second"),
         [("acme", "Acme"), ("acme", "acme_"), ("acme", "ac\u00admie"), ("strasse", "straße")],

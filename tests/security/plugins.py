@@ -4,7 +4,7 @@ from typing import Any
 
 import requests
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Group
+from django.contrib.auth.models import Group, User
 from django.db import IntegrityError
 
 from django_leadexec.exceptions import ProviderUnavailable
@@ -128,3 +128,15 @@ def create_what_exists(account_id: str, session: LeadExecSession) -> Any:
 
 def create(account_id: str, session: LeadExecSession) -> Any:
     return get_user_model().objects.create_user(account_id)
+
+
+class Member(User):
+    """What a site with a proxy of its user model would have."""
+
+    class Meta:
+        app_label = "tests"
+        proxy = True
+
+
+def create_a_member(account_id: str, session: LeadExecSession) -> Any:
+    return Member.objects.create(username=account_id)
