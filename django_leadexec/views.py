@@ -34,7 +34,7 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
 from django.views.decorators.clickjacking import xframe_options_deny
 from django.views.decorators.csrf import csrf_exempt, csrf_protect
-from django.views.decorators.http import require_GET, require_http_methods
+from django.views.decorators.http import require_http_methods, require_safe
 
 from . import authorization, pending_link, returning, throttle
 from .authorization import Connected, LinkWaiting, SignedIn, Visit
@@ -308,7 +308,7 @@ def confirm(request: HttpRequest) -> HttpResponseBase:
 
 @never_cache
 @login_required
-@require_GET
+@require_safe
 def connect(request: HttpRequest) -> HttpResponse:
     """A page with the button, where ``leadexec_required`` sends who isn't connected."""
     next_url = _safe(request, request.GET.get("next")) or _home()
@@ -394,7 +394,8 @@ def _page_before(request: HttpRequest) -> str:
         referer = urlsplit(request.META.get("HTTP_REFERER", ""))
     except ValueError:
         return ""
-    return referer.path if referer.netloc == request.get_host() else ""
+    page: str = referer._replace(scheme="", netloc="").geturl()
+    return page if referer.netloc == request.get_host() else ""
 
 
 def _safe(request: HttpRequest, url: str | None) -> str:

@@ -1,3 +1,4 @@
+import errno
 import socket
 import stat
 from pathlib import Path
@@ -138,6 +139,25 @@ class TestPrepareDemo:
             settings.DEMO_PORT = server.getsockname()[1]
             with pytest.raises(CommandError, match=f"make demo PORT={settings.DEMO_PORT + 1}"):
                 call_command(Command(), check_port=True)
+
+    def test_behind_the_last_port_there_is_no_other_to_choose(self, settings, monkeypatch):
+        monkeypatch.setattr(socket.socket, "bind", fail_with(errno.EADDRINUSE))
+        settings.DEMO_PORT = 65535
+        with pytest.raises(CommandError, match=r"65535 is taken.*make demo PORT=65534"):
+            call_command(Command(), check_port=True)
+
+    def test_a_port_that_is_not_the_users_to_open_is_not_called_taken(self, settings, monkeypatch):
+        monkeypatch.setattr(socket.socket, "bind", fail_with(errno.EACCES))
+        settings.DEMO_PORT = 80
+        with pytest.raises(CommandError, match=r"may not open port 80.*make demo PORT=8000"):
+            call_command(Command(), check_port=True)
+
+
+def fail_with(code):
+    def bind(*address):
+        raise OSError(code, "as told")
+
+    return bind
 
 
 @pytest.mark.django_db

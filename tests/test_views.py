@@ -621,6 +621,22 @@ class TestDisconnect:
         assert response["Location"] == "/page/?x=1"
         assert provider.revoked == {"t"}
 
+    @pytest.mark.parametrize(
+        ("referer", "expected"),
+        [
+            ("http://testserver/leads/?page=2&q=a%20b", "/leads/?page=2&q=a%20b"),
+            ("http://testserver/leads/", "/leads/"),
+            ("http://testserver//evil.test/?x=1", "/page/"),
+            ("https://evil.test/leads/?page=2", "/page/"),
+        ],
+    )
+    def test_without_next_it_goes_back_to_the_page_the_form_stood_on(
+        self, provider: Provider, client: Client, ana: Any, referer: str, expected: str
+    ) -> None:
+        make_connection("t", user=ana)
+        response = client.post(reverse("leadexec:disconnect"), headers={"Referer": referer})
+        assert response["Location"] == expected
+
     def test_the_only_connection_need_not_be_named(
         self, provider: Provider, client: Client, ana: Any
     ) -> None:
@@ -733,6 +749,9 @@ class TestConnect:
         page = client.get(reverse("leadexec:connect"), {"next": "/leads/"}).content.decode()
         assert 'id="leAppButton"' in page
         assert 'data-next="/leads/"' in page
+
+    def test_it_can_be_asked_for_its_head(self, client: Client, ana: Any) -> None:
+        assert client.head(reverse("leadexec:connect")).status_code == 200
 
     def test_who_is_connected_goes_on_at_once(self, client: Client, ana: Any) -> None:
         make_connection(user=ana)

@@ -229,8 +229,8 @@ def connections(request: HttpRequest) -> HttpResponse:
         _sign_in(response, request, request.POST["account"])
     elif "sign_out" in request.POST:
         response.delete_cookie(COOKIE, path=reverse("leadexec_sandbox:home"), samesite="Lax")
-    elif account and request.POST.get("grant", "").isdecimal():
-        Grant.objects.filter(account=account, pk=request.POST["grant"]).revoke()
+    elif account and (grant := request.POST.get("grant", "")).isdecimal() and len(grant) < 19:
+        Grant.objects.filter(account=account, pk=grant).revoke()
     return response
 
 

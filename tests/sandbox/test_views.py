@@ -279,7 +279,8 @@ def test_a_visitor_sees_and_revokes_only_their_own_grants() -> None:
     assert "Acme Portal" in text
     assert "other-button" not in text
     client.post("/sandbox/connections/", {"grant": str(theirs.pk)})
-    client.post("/sandbox/connections/", {"grant": "junk"})
+    for junk in ("junk", "9" * 30, "9" * 5_000):  # int() reads no more than 4,300 digits
+        assert client.post("/sandbox/connections/", {"grant": junk}).status_code == 302
     assert Grant.objects.live().count() == 2
     client.post("/sandbox/connections/", {"grant": str(mine.pk)})
     assert [grant.pk for grant in Grant.objects.live()] == [theirs.pk]

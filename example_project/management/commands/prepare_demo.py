@@ -15,6 +15,7 @@ from django_leadexec.conf import get_settings
 from django_leadexec.models import LeadExecConnection, link, writing
 
 HOST = "127.0.0.1"
+LAST_PORT = 65535
 PASSWORD = "demo"  # noqa: S105 - for a demo on one's own machine, and printed
 
 
@@ -48,15 +49,18 @@ class Command(BaseCommand):
         self.tell()
 
     def check_port(self) -> None:
+        port = settings.DEMO_PORT
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((HOST, settings.DEMO_PORT))
+                probe.bind((HOST, port))
+            except PermissionError:
+                fault, other = f"You may not open port {port}.", 8000
             except OSError:
-                raise CommandError(
-                    f"Port {settings.DEMO_PORT} is taken. "
-                    f"Choose another: make demo PORT={settings.DEMO_PORT + 1}"
-                ) from None
+                fault, other = f"Port {port} is taken.", port + 1 if port < LAST_PORT else port - 1
+            else:
+                return
+        raise CommandError(f"{fault} Choose another: make demo PORT={other}")
 
     def connect(self, account: str, change: Callable[[LeadExecConnection], None]) -> None:
         """Make a user whose connection is in one of the states that can be met."""
