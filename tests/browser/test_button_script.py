@@ -545,6 +545,24 @@ def test_who_tries_again_by_the_keyboard_keeps_their_place(site: Site):
     site.posted(3)
 
 
+@pytest.mark.parametrize("replacement", ["", '<a id="leAppButton" href="#">LeadExec</a>'])
+def test_who_has_tried_again_in_vain_is_led_back_to_the_button(site: Site, replacement):
+    site.answer({"error": {"code": "unavailable", "message": "Down."}}, status=502)
+    site.answer({"error": {"code": "rejected", "message": "Refused."}}, status=422)
+    site.open()
+    site.click()
+    again = site.page.get_by_role("button", name="Try again")
+    again.focus()
+    if replacement:
+        site.page.locator("#leAppButton").evaluate(
+            "(button, html) => { button.outerHTML = html; }", replacement
+        )
+    site.page.keyboard.press("Enter")
+    site.says("alert", "Refused.")
+    site.wait_for(again.is_hidden)
+    assert site.page.locator("#leAppButton:focus").count() == 1
+
+
 def test_a_new_try_clears_the_old_message(site: Site):
     site.answer({"error": {"code": "rejected", "message": "No."}}, status=422)
     site.answer(hang=True)

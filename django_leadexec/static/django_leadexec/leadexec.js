@@ -57,6 +57,10 @@
     offered = token;
     const button = part(".leadexec-continue");
     if (!button) return;
+    // What is hidden loses the focus, and the keyboard its place: LeadExec's button is the next step.
+    if (token === null && button === document.activeElement) {
+      part(".leadexec-action :is(button, a, input, [tabindex])")?.focus();
+    }
     button.hidden = token === null;
     button.textContent = label;
   }
