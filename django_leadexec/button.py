@@ -9,12 +9,12 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 from django.middleware.csrf import get_token
 from django.template import TemplateSyntaxError
-from django.template.loader import render_to_string
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 
 from .conf import get_settings
 from .models import LeadExecConnection
+from .pages import find_template
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +51,7 @@ def render_button(
     conf = get_settings()
     connections = _live_connections(request, conf.app_id)
     active = [row for row in connections if row.status == LeadExecConnection.Status.ACTIVE]
-    return render_to_string(
-        "django_leadexec/button.html",
+    html: SafeString = find_template("django_leadexec/button.html").render(
         {
             "request": request,
             "active": active,
@@ -69,8 +68,9 @@ def render_button(
             # CSRF_COOKIE_HTTPONLY hides from scripts.
             "csrf_token": get_token(request),
             "csp_nonce": read_nonce(request),
-        },
+        }
     )
+    return html
 
 
 def _texts() -> dict[str, str]:

@@ -25,7 +25,7 @@ from django.http import (
     JsonResponse,
 )
 from django.middleware.csrf import CsrfViewMiddleware
-from django.shortcuts import render, resolve_url
+from django.shortcuts import resolve_url
 from django.urls import get_callable, reverse
 from django.utils.cache import add_never_cache_headers
 from django.utils.http import url_has_allowed_host_and_scheme
@@ -49,6 +49,7 @@ from .exceptions import (
     SignInForbidden,
 )
 from .models import LeadExecConnection
+from .pages import render
 from .secret import Secret
 
 logger = logging.getLogger(__name__)

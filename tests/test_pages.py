@@ -8,6 +8,10 @@ from django.template.loader import render_to_string
 from django.test import RequestFactory
 from django.utils import translation
 
+from django_leadexec.pages import find_template
+
+from .factories import make_user
+
 
 def confirm(**context):
     user = SimpleNamespace(get_username=lambda: "<ada>")
@@ -75,3 +79,35 @@ def test_a_site_puts_the_pages_into_its_own_frame_by_overriding_the_base():
         )
     )
     assert "<title>Ours</title>" in html
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "engine",
+    [
+        [],
+        [{"BACKEND": "django.template.backends.jinja2.Jinja2", "APP_DIRS": True}],
+        [{"BACKEND": "django.template.backends.django.DjangoTemplates"}],
+    ],
+    ids=["no engine", "Jinja2 alone", "an engine that looks into no app"],
+)
+@pytest.mark.parametrize("path", ["/leadexec/connect/", "/sandbox/", "/sandbox/connections/"])
+def test_a_site_whose_engines_do_not_find_them_has_them_all_the_same(
+    settings, client, engine, path
+):
+    pytest.importorskip("jinja2")
+    settings.TEMPLATES = engine
+    client.force_login(make_user())
+    response = client.get(path)
+    assert response.status_code == 200
+    assert "<title>" in response.text
+
+
+def test_a_site_may_write_them_in_jinja2(settings, tmp_path):
+    pytest.importorskip("jinja2")
+    (tmp_path / "django_leadexec").mkdir()
+    (tmp_path / "django_leadexec" / "confirm.html").write_text("Ours: {{ site_user }}")
+    backend = "django.template.backends.jinja2.Jinja2"
+    settings.TEMPLATES = [{"BACKEND": backend, "DIRS": [tmp_path]}]
+    template = find_template("django_leadexec/confirm.html")
+    assert template.render({"site_user": "ada"}) == "Ours: ada"
