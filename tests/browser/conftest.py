@@ -33,6 +33,13 @@ ON_CLICK = """
 document.getElementById("leAppButton").addEventListener("click", () => AuthorizeResult(%s));
 """
 CONNECTED = {"status": "connected", "redirect": None}
+# Not fetch(), which a test may hold back. As a condition to wait for, it outlives a navigation.
+FENCE = """() => new Promise((resolve) => {
+  const request = new XMLHttpRequest();
+  request.addEventListener("load", () => resolve(true));
+  request.open("GET", "/fence/");
+  request.send();
+})"""
 
 
 @pytest.fixture(scope="module")
@@ -104,11 +111,20 @@ class Site:
         self.page.locator("#leAppButton").click()
 
     def posted(self, count: int = 1) -> list[dict[str, Any]]:
-        """The callback's posts, once there are that many, and no more."""
+        """The callback's posts, once there are that many, and no more that has begun."""
         self.wait_for(lambda: len(self.posts) >= count)
-        self.page.wait_for_timeout(100)
+        self.settle()
         assert len(self.posts) == count
         return self.posts
+
+    def stays(self) -> None:
+        """The page has gone nowhere, nor begun to."""
+        self.settle()
+        assert self.visits == [("GET", "/page/")]
+
+    def settle(self) -> None:
+        """Whatever the page has sent until now has arrived here: its requests come in order."""
+        self.page.wait_for_function(FENCE)
 
     def wait_for(self, condition: Callable[[], object]) -> None:
         deadline = time.monotonic() + 30
@@ -139,6 +155,8 @@ class Site:
             found = finders.find(path.removeprefix("/static/"))
             assert isinstance(found, str), path
             route.fulfill(path=found)
+        elif path == "/fence/":
+            route.fulfill(body="")
         elif path == "/leadexec/callback/":
             self.posts.append(json.loads(request.post_data or ""))
             self.post_headers = request.headers
