@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.conf import settings
 from django.core import checks
 from django.utils.translation import gettext_lazy as _
 
@@ -11,9 +12,10 @@ class DjangoLeadExecConfig(AppConfig):
     def ready(self) -> None:
         from django.contrib.auth.signals import user_logged_out
 
-        from . import client, returning
+        from . import client, conf, returning
         from .checks import check_configuration, check_deployment, check_stored_tokens
 
+        conf.debug_at_start = settings.DEBUG
         checks.register(check_configuration)
         checks.register(check_stored_tokens, checks.Tags.database)
         checks.register(check_deployment, deploy=True)

@@ -261,6 +261,17 @@ def test_http_is_a_problem_outside_debug(
     assert codes() == []
 
 
+def test_a_test_runner_that_switches_debug_off_leaves_the_sandbox_usable(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.LEADEXEC = GOOD | {"BASE_URL": "http://127.0.0.1:8000/sandbox"}
+    monkeypatch.setattr(conf, "debug_at_start", True)
+    assert get_settings().base_url == "http://127.0.0.1:8000/sandbox"
+    monkeypatch.setattr(conf, "debug_at_start", False)
+    with pytest.raises(ImproperlyConfigured, match="BASE_URL"):
+        get_settings()
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -71,6 +71,24 @@ class Site:
                 file.write(part + "\n")
 
 
+OWN_TEST = """
+from django.contrib.auth.models import User
+from django.test import TestCase
+from django_leadexec.testing import fake_leadexec
+
+
+class Tests(TestCase):
+    def test_a_visitor_connects(self):
+        user = User.objects.create_user("ada")
+        self.client.force_login(user)
+        body = {"refreshToken": "token", "gesture": True}
+        with fake_leadexec() as leadexec:
+            self.client.post("/leadexec/callback/", body, content_type="application/json")
+            self.assertTrue(user.leadexec_connections.active().get().get_access_token())
+        self.assertEqual(leadexec.refreshed, ["token"])
+"""
+
+
 def snippets() -> list[str]:
     """The Python that goes into files, in order: the two steps, and the sandbox."""
     found = re.findall(r"^( *)```python\n(.*?)\n *```", README, re.DOTALL | re.MULTILINE)
@@ -81,9 +99,6 @@ def snippets() -> list[str]:
 def test_its_steps_make_a_site_with_the_sandbox(tmp_path: Path) -> None:
     apps, configuration, sandbox = snippets()
     site = Site(tmp_path)
-    (tmp_path / "mysite" / "urls.py").write_text(
-        "from django.urls import include, path\nurlpatterns = []\n"
-    )
     site.paste(apps)
     site.paste(re.sub(r".*ENCRYPTION_KEYS.*\n", "", configuration))
     key = re.search(r"A new key, ready to paste: '(.+)'", site.manage("check"))
@@ -93,6 +108,8 @@ def test_its_steps_make_a_site_with_the_sandbox(tmp_path: Path) -> None:
     site.paste(sandbox)
     assert "no issues" in site.manage("check")
     assert "leadexec_sandbox.0001_initial... OK" in site.manage("migrate")
+    (tmp_path / "mysite" / "tests.py").write_text(OWN_TEST)
+    assert site.manage("test").endswith("OK\nDestroying test database for alias 'default'...\n")
     assert site.manage("refresh_leadexec_tokens").startswith("0 refreshed")
     visit = (
         "from django.test import Client\n"
