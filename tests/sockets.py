@@ -61,8 +61,11 @@ class Peer:
 
     def start_tls(self, context: ssl.SSLContext) -> None:
         self._file.close()
-        self.sock = context.wrap_socket(self.sock, server_side=True)
-        self._file = self.sock.makefile("rb")
+        secured = context.wrap_socket(self.sock, server_side=True, do_handshake_on_connect=False)
+        # Before the handshake, so that the server can end it, too.
+        self.sock = secured
+        self._file = secured.makefile("rb")
+        secured.do_handshake()
 
     def close(self) -> None:
         self._file.close()
@@ -83,34 +86,36 @@ class SocketServer:
 
     def __post_init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
+        self._acceptor = threading.Thread(target=self._accept, daemon=True)
         self._threads: list[threading.Thread] = []
+        # Whoever has had an answer sees the thread that gave it.
+        self._starting = threading.Lock()
         self._peers: list[Peer] = []
         self.port: int = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        self._start_thread(self._accept)
+        self._acceptor.start()
 
     def stop(self) -> None:
         self.stopping.set()
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
+        # From here on nobody is accepted any more, who would be hung up on by nobody.
+        self._acceptor.join()
         self._listener.close()
         for peer in self._peers:
             with suppress(OSError):
-                peer.sock.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(10)
+                # Not a TLS socket's own, which takes its state away from the thread that reads it.
+                socket.socket.shutdown(peer.sock, socket.SHUT_RDWR)
+        self.wait_until_hung_up()
 
     def wait_until_hung_up(self) -> None:
         """Wait for the ends of all talks so far."""
-        for thread in self._threads[1:]:
-            thread.join(10)
-
-    def _start_thread(self, target: Callable[[], None]) -> None:
-        thread = threading.Thread(target=target, daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        with self._starting:
+            threads = list(self._threads)
+        for thread in threads:
+            thread.join(60)
 
     def _accept(self) -> None:
         while not self.stopping.is_set():
@@ -121,7 +126,10 @@ class SocketServer:
             self.accepted += 1
             peer = Peer(self, sock)
             self._peers.append(peer)
-            self._start_thread(lambda peer=peer: self._serve(peer))  # type: ignore[misc]
+            thread = threading.Thread(target=self._serve, args=(peer,), daemon=True)
+            with self._starting:
+                thread.start()
+                self._threads.append(thread)
 
     def _serve(self, peer: Peer) -> None:
         with suppress(OSError, ValueError):

@@ -19,7 +19,7 @@ from django_leadexec.client import Client, Fresh, Refused, Unavailable
 
 from .provider import http as reply
 from .sockets import Talk, answering, serving
-from .test_client_sockets import BROKEN, SHORT, SLOW, endless_body, say
+from .test_client_sockets import BROKEN, LONG, SHORT, SLOW, endless_body, say
 
 CANARY = "CanaryToken"
 TOKEN = f"{CANARY}/100%?{CANARY}#{CANARY}={CANARY}"
@@ -151,7 +151,7 @@ def test_what_notes_requests_sees_the_call_and_the_provider_alone_the_token(
         if proxied:
             monkeypatch.setenv("HTTP_PROXY", server.url)
             url = "http://provider.test/***/"
-        client = Client(f"{url.rstrip('/')}", 5)
+        client = Client(f"{url.rstrip('/')}", LONG)
         for token in (TOKEN, "authorize", "***", "~", "x" * 2_048):
             assert isinstance(client.refresh(token, "a/*?p"), Fresh)
         sent = [request.target for request in server.requests]
@@ -178,7 +178,7 @@ def test_a_request_that_went_another_way_than_ours_is_no_answer(
         monkeypatch.setattr(
             client_module, "_POOLS", {"http": client_module._quiet(urllib3.HTTPConnectionPool)}
         )
-        assert isinstance(Client(server.url, 5).refresh(TOKEN, "app"), Unavailable)
+        assert isinstance(Client(server.url, LONG).refresh(TOKEN, "app"), Unavailable)
 
 
 def test_no_proxy_trouble_makes_the_client_show_the_token(
@@ -196,7 +196,7 @@ def test_no_proxy_trouble_makes_the_client_show_the_token(
 
 def test_a_dropped_connection_is_replaced_without_a_word(surroundings: Surroundings) -> None:
     with serving(say(QUOTING)) as server:
-        client = Client(server.url, 5)
+        client = Client(server.url, LONG)
         client.refresh(TOKEN, "app")
         server.wait_until_hung_up()
         client.refresh(TOKEN, "app")
@@ -208,14 +208,14 @@ def test_a_full_pool_is_emptied_without_a_word(
     surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("django_leadexec.client.POOL_SIZE", 1)
-    barrier = threading.Barrier(3, timeout=10)
+    barrier = threading.Barrier(3, timeout=LONG)
 
     def together(peer: object) -> None:
         barrier.wait()
         answering(QUOTING)(peer)  # type: ignore[arg-type]
 
     with serving(together) as server:
-        client = Client(server.url, 5)
+        client = Client(server.url, LONG)
         threads = [threading.Thread(target=client.refresh, args=(TOKEN, "app")) for _ in range(3)]
         for thread in threads:
             thread.start()
@@ -227,7 +227,7 @@ def test_a_full_pool_is_emptied_without_a_word(
 
 def test_the_test_sees_what_others_log_and_print(surroundings: Surroundings) -> None:
     with serving(answering(QUOTING)) as server:
-        requests.get(f"{server.url}/{CANARY}", timeout=5)
+        requests.get(f"{server.url}/{CANARY}", timeout=LONG)
     text = surroundings.text()
     assert f'"GET /{CANARY} HTTP/1.1" 200' in text
     assert f"send: b'GET /{CANARY} HTTP/1.1" in text
@@ -254,14 +254,14 @@ def test_other_requests_are_still_logged_while_a_call_is_under_way(
 
     def wait(peer: object) -> None:
         arrived.set()
-        leave.wait(10)
+        leave.wait(LONG)
         answering(QUOTING)(peer)  # type: ignore[arg-type]
 
     with serving(wait) as provider, serving(answering(QUOTING)) as other:
-        call = threading.Thread(target=Client(provider.url, 10).refresh, args=(TOKEN, "app"))
+        call = threading.Thread(target=Client(provider.url, LONG).refresh, args=(TOKEN, "app"))
         call.start()
-        arrived.wait(10)
-        requests.get(f"{other.url}/ordinary", timeout=5)
+        assert arrived.wait(LONG)
+        requests.get(f"{other.url}/ordinary", timeout=LONG)
         leave.set()
         call.join()
     text = surroundings.text()
@@ -282,6 +282,6 @@ def test_an_error_raised_after_a_failed_call_chains_to_nothing() -> None:
 
 def test_a_reason_that_quotes_the_token_does_not_show_it() -> None:
     with serving(answering(QUOTING)) as server:
-        outcome = Client(server.url, 5).refresh(TOKEN, "app")
+        outcome = Client(server.url, LONG).refresh(TOKEN, "app")
     assert isinstance(outcome, Refused)
     assert not leaks(outcome.reason)
