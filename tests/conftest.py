@@ -6,6 +6,7 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator
 from functools import cache as remember
+from types import SimpleNamespace
 from typing import Any
 
 import django
@@ -18,7 +19,7 @@ from pytest_django import Settings
 from .crash.cluster import find_binaries
 from .factories import make_user
 from .provider import Provider
-from .visiting import LOGIN
+from .visiting import LOGIN, NOON
 
 VENDORS = {"postgres": "postgresql", "mysql": "mysql", "sqlite": "sqlite"}
 
@@ -127,6 +128,18 @@ def configure(settings: Settings) -> Callable[..., None]:
         settings.LEADEXEC = settings.LEADEXEC | changes
 
     return configure
+
+
+@pytest.fixture
+def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Stop the clock of CALLBACK_RATE at noon, and set it."""
+
+    def set_clock(epoch: float) -> None:
+        clock = SimpleNamespace(time=lambda: epoch)
+        monkeypatch.setattr("django_leadexec.throttle.time", clock)
+
+    set_clock(NOON)
+    return set_clock
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """The admin, as staff with and without permissions meet it."""
 
 import re
-import time
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from html import unescape
@@ -618,14 +618,21 @@ def test_nothing_is_asked_where_nothing_is_left_to_revoke(root: Client) -> None:
 
 
 def test_an_unreachable_provider_leaves_the_rest_to_the_command_in_time(
-    root: Client, provider: Provider, monkeypatch: pytest.MonkeyPatch
+    root: Client,
+    provider: Provider,
+    configure: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(LeadExecConnectionAdmin, "seconds", 0.5)
     rows = make_due_connections(40)
     provider.held.set()
-    started = time.monotonic()
+    # Whoever waited for the answers would see confirmations.
+    configure(TIMEOUT=60)
+    late = threading.Timer(30, provider.held.clear)
+    late.start()
     response = post_action(root, REVOKE, rows)
-    assert time.monotonic() - started < 5
+    late.cancel()
+    late.join()
     assert messages_of(response)[0].startswith("40 revocations hold on this site and are queued")
     assert statuses() == ["revoked"] * 40
     assert PendingRevocation.objects.count() == 40
@@ -822,9 +829,7 @@ def test_refreshing_stops_in_time_and_says_what_was_left(
     monkeypatch.setattr(LeadExecConnectionAdmin, "seconds", 0.6)
     provider.latency = 0.25
     rows = make_due_connections(100)
-    started = time.monotonic()
     (text,) = messages_of(post_action(root, REFRESH, rows))
-    assert time.monotonic() - started < 5
     counts = [int(count) for count in re.findall(r"\d+", text)]
     assert sum(counts) == 100
     assert re.search(r"\d+ connections were not reached", text)

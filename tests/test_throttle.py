@@ -1,7 +1,6 @@
 """How often a visitor may make us call the provider, and who counts as one."""
 
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +21,7 @@ from .visiting import (
     CALLBACK,
     CONFIRM,
     LOGIN,
+    NOON,
     agree,
     assert_error,
     link_shown,
@@ -51,7 +51,9 @@ class BrokenCache(LocMemCache):
 
 class TestFlood:
     @pytest.fixture(autouse=True)
-    def two_a_day(self, configure: Callable[..., None], settings: Settings) -> None:
+    def two_a_day(
+        self, configure: Callable[..., None], settings: Settings, set_clock: object
+    ) -> None:
         configure(CALLBACK_RATE="2/d")
         settings.CACHES = LOCMEM
         cache.clear()
@@ -222,11 +224,16 @@ class TestFlood:
                 cursor.execute("DROP TABLE c")
 
     def test_a_new_period_begins_anew(
-        self, client: Client, victim: Any, provider: Provider, monkeypatch: pytest.MonkeyPatch
+        self,
+        client: Client,
+        victim: Any,
+        provider: Provider,
+        set_clock: Callable[[float], None],
     ) -> None:
         assert self.flood(client) == [200, 200, 429]
-        tomorrow = time.time() + 86_400
-        monkeypatch.setattr("django_leadexec.throttle.time.time", lambda: tomorrow)
+        set_clock(NOON + 43_199)
+        assert self.flood(client, 1) == [429]
+        set_clock(NOON + 43_200)
         assert self.flood(client, 2) == [200, 200]
 
     def test_the_cache_holds_neither_session_nor_address(

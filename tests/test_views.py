@@ -569,6 +569,7 @@ class TestAnswers:
         assert response["Retry-After"] == "30"
         assert not LeadExecConnection.objects.exists()
 
+    @pytest.mark.usefixtures("set_clock")
     def test_the_rate_of_provider_calls_is_limited(
         self, provider: Provider, client: Client, ana: Any, settings: Settings
     ) -> None:

@@ -14,6 +14,8 @@ CALLBACK, CONFIRM, DISCONNECT, CONNECT = (
     f"/leadexec/{name}/" for name in ("callback", "confirm", "disconnect", "connect")
 )
 LOGIN = "django.contrib.auth.backends.ModelBackend"
+# In seconds since the epoch: far from midnight, where a day of CALLBACK_RATE begins.
+NOON = 20_000 * 86_400 + 43_200
 
 
 def post(client: Client, token: object, gesture: object = True, **more: Any) -> Any:

@@ -193,6 +193,7 @@ class TestAsgi:
         assert self.post(cookies, BODY[:7], cut_off=True) is None
         assert not provider.calls
 
+    @pytest.mark.usefixtures("set_clock")
     def test_clients_without_an_address_are_counted_as_one(
         self, provider: Provider, settings: Settings
     ) -> None:
