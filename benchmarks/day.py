@@ -34,16 +34,18 @@ class Day:
     speed: float
     hours: float
     rows: int
+    site: int = SITE
 
     @property
     def taking_part(self) -> int:
-        return round(SITE / self.speed)
+        return round(self.site / self.speed)
 
 
 DAYS = {
     "full": Day(100, 24, SITE),
     "quick": Day(600, 24, 100_000),
-    "tiny": Day(600, 1, 2_000),
+    # So few and so long that a machine with much else to do gets every one done, and some twice.
+    "tiny": Day(600, 2, 2_000, site=60_000),
 }
 
 
@@ -173,7 +175,7 @@ def _summary(day: Day, samples: list[Sample], result: dict[str, Any]) -> dict[st
         "hours": day.hours,
         "rows": day.rows,
         "taking_part": day.taking_part,
-        "stand_for": SITE,
+        "stand_for": day.site,
         "refreshed": result["count"],
         "failed": result["failed"],
         "rejected": result["rejected"],
