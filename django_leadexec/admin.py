@@ -16,14 +16,16 @@ from django.contrib import admin, messages
 from django.contrib.admin import actions as admin_actions
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
+from django.contrib.admin.templatetags.admin_urls import add_preserved_filters
 from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth import get_user_model
 from django.core.exceptions import FieldDoesNotExist, ImproperlyConfigured
 from django.db import connections as databases
 from django.db import transaction
 from django.db.models import Count, Model, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.text import Truncator
@@ -279,6 +281,18 @@ class LeadExecConnectionAdmin(_ReadOnlyAdmin[LeadExecConnection]):
 
     def delete_model(self, request: HttpRequest, obj: LeadExecConnection) -> None:
         self.delete_queryset(request, LeadExecConnection.objects.filter(pk=obj.pk))
+
+    def response_delete(self, request: HttpRequest, obj_display: str, obj_id: int) -> HttpResponse:
+        response = super().response_delete(request, obj_display, obj_id)
+        if not (isinstance(response, HttpResponseRedirect) and self.has_view_permission(request)):
+            return response
+        # Django leads to the index whoever has no permission to change, which here nobody has.
+        name = f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist"
+        url = add_preserved_filters(
+            {"opts": self.opts, "preserved_filters": self.get_preserved_filters(request)},
+            reverse(name, current_app=self.admin_site.name),
+        )
+        return HttpResponseRedirect(url)
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[LeadExecConnection]) -> None:
         chosen = _rows(queryset)

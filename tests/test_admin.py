@@ -866,6 +866,17 @@ def test_deleting_one_tells_the_provider_after_the_commit(root: Client, provider
     assert LogEntry.objects.get().action_flag == DELETION
 
 
+def test_deleting_one_leads_back_to_the_list_as_it_was_filtered(
+    root: Client, provider: Provider
+) -> None:
+    filters = "_changelist_filters=status__exact%3Dactive"
+    url = f"{LIST}{make_connection().pk}/delete/?{filters}"
+    assert root.post(url, {"post": "yes"})["Location"] == f"{LIST}?status__exact=active"
+    deleter = staff_with("delete_leadexecconnection")
+    response = deleter.post(f"{LIST}{make_connection().pk}/delete/", {"post": "yes"})
+    assert response["Location"] == "/admin/"
+
+
 def test_deleting_many_asks_first_and_tells_the_provider(root: Client, provider: Provider) -> None:
     make_due_connections(12, "in")
     revoked = make_connection("gone", user=make_user("in-user-gone"))
