@@ -14,7 +14,6 @@ import logging
 import socket
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -109,13 +108,12 @@ def wire(data: bytes) -> None:
         theirs.shutdown(socket.SHUT_WR)
         connection: Any = client._POOLS["http"].ConnectionCls
         connection._new_conn = lambda self: ours
-        started = time.monotonic()
-        caller = client.Client("http://provider.test", 5)
+        caller = client.Client("http://provider.test", 30)
         outcome = caller.refresh("the-refresh-token", "app")
         caller._adapter.close()
         ours.close()
         assert isinstance(outcome, client.Fresh | client.Refused | client.Unavailable)
-        assert time.monotonic() - started < 4
+        assert outcome != client.Unavailable("timed out")
 
 
 TARGETS = {"body": (body, seeds_of_bodies), "wire": (wire, seeds_of_wires)}
