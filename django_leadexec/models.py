@@ -219,7 +219,7 @@ class ConnectionQuerySet(LeasedQuerySet["LeadExecConnection"]):
 
     def expiring(self, within: float) -> Self:
         """Active connections whose access token ends within that many seconds, or has ended."""
-        return self.active().filter(expires_at__lte=timezone.now() + timedelta(seconds=within))
+        return self.active().filter(expires_at__lte=from_now(within))
 
     def holding(self, token: str) -> Self:
         """The live connection with this refresh token, if there is one."""
@@ -456,7 +456,7 @@ class LeadExecConnection(Leased):
         self.status = self.Status.REJECTED
         wait = HOUR if self.rejected_at is None else DAY
         self.rejected_at = self.rejected_at or now
-        self.refresh_after = now + timedelta(seconds=wait * _spread(0.9, 1))
+        self.refresh_after = from_now(wait * _spread(0.9, 1))
         self.attempts += 1
         self.last_error = f"Refused: {reason}"[:255]
         self.is_given_up = self.rejected_at <= now - REJECTED_FOR
@@ -472,7 +472,7 @@ class LeadExecConnection(Leased):
         return (
             bool(self.access_token_ciphertext)
             and self.expires_at is not None
-            and self.expires_at >= timezone.now() + timedelta(seconds=min_ttl)
+            and self.expires_at >= from_now(min_ttl)
         )
 
     def outlives(self, expires_at: float) -> bool:
@@ -651,7 +651,7 @@ class PendingRevocation(Leased):
         self.attempts += 1
         self.last_error = f"Not revoked: {reason}"[:255]
         wait = min(FIRST_BACKOFF * 2.0 ** min(self.attempts - 1, 12), DAY) * _spread(0.5, 1)
-        later = now + timedelta(seconds=max(wait, retry_after or 0))
+        later = from_now(max(wait, retry_after or 0))
         self.retry_after = None if now - self.requested_at >= REVOKE_FOR else later
 
     def write_claimed(self, *, confirmed: bool) -> None:
