@@ -39,7 +39,7 @@ def version(vendor: str) -> str:
 
 @contextmanager
 def database(alias: str, rows: int, due: int) -> Iterator[None]:
-    """A new database with so many connections, of which ``due`` are due now."""
+    """A new database with that many connections, of which ``due`` are due now."""
     creation = connections[alias].creation
     name = connections[alias].settings_dict["NAME"]
     try:
@@ -109,7 +109,7 @@ def _fill(alias: str, rows: int, due: int) -> None:
 def make_due(alias: str) -> None:
     """Everything due again, as it was an hour after the last refresh."""
     rows = LeadExecConnection.objects.using(alias).filter(refresh_after__gt=timezone.now())
-    rows.update(refresh_after=timezone.now() - HOUR, lease_until=0)
+    rows.write(refresh_after=timezone.now() - HOUR, lease_until=0)
     tidy(alias)
 
 

@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from django_leadexec import models, refresh
 from django_leadexec.models import LeadExecConnection
+from django_leadexec.refresh import circuit_breaker, refresher, refusals, turn
 
 from .databases import database, tidy
 from .processes import StandIn, Worker
@@ -51,22 +52,25 @@ DAYS = {
 
 # The package's own pauses, which have to be as much shorter.
 PAUSES = {
-    refresh: ("PROBE_PAUSE", "PATIENCE", "WINDOW", "MIN_SLEEP", "MAX_SLEEP"),
-    models: ("FIRST_BACKOFF", "MAX_BACKOFF"),
+    circuit_breaker: ("FIRST_PAUSE", "LONGEST_PAUSE"),
+    refusals: ("WINDOW",),
+    refresher: ("MIN_SLEEP", "MAX_SLEEP", "PAUSE_AFTER_REFUSALS"),
+    turn: ("LONGEST_HOLD",),
+    models: ("FIRST_WAIT", "LONGEST_WAIT"),
 }
 
 
 def watch(speed: float, seconds: float) -> dict[str, Any]:
-    """``--watch`` for so many seconds, at such a speed; its counts."""
+    """``--watch`` for that many seconds, at that speed; its counts."""
     for module, names in PAUSES.items():
         for name in names:
             setattr(module, name, getattr(module, name) / speed)
-    options = refresh.Options.for_all("default", workers=64, patient=True)
-    refresher, total = refresh.Refresher(options), refresh.Report()
-    timer = threading.Timer(seconds, refresher.stop.set)
+    options = refresh.Options.for_all("default", workers=64, watching=True)
+    watcher, total = refresh.Refresher(options), refresh.Report()
+    timer = threading.Timer(seconds, watcher.stop.set)
     timer.start()
     try:
-        refresher.watch(total.add)
+        watcher.watch(total.add, every=1)
     finally:
         timer.cancel()
     return {"count": total.refreshed, "failed": total.failed, "rejected": total.rejected}

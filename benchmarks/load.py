@@ -8,7 +8,7 @@ from .databases import TOKEN
 
 
 def of_calls(url: str, calls: int, sockets: int) -> int:
-    """Make so many calls over so many sockets, each as soon as its last one is answered."""
+    """Make N calls over N sockets, each as soon as its last one is answered."""
     address = urlsplit(url)
     # The headers that requests sends.
     request = (

@@ -10,7 +10,9 @@ from django.middleware.csrf import get_token
 from django.template import RequestContext, Template
 from django.test import RequestFactory
 
-from django_leadexec.models import link, writing
+from django_leadexec.leases import writing
+from django_leadexec.linking import link
+from django_leadexec.models import LeadExecConnection
 
 from .databases import ACCESS_TOKEN
 
@@ -19,7 +21,7 @@ def connected_user() -> Any:
     """The one user of this kind, with an access token that lives for an hour."""
     user, is_new = get_user_model().objects.get_or_create(username="reader")
     if is_new:
-        with writing("default"):
+        with writing(LeadExecConnection, "default"):
             link(user, "bench", "reader's", ACCESS_TOKEN, time.time() + 3600, using="default")
     return user
 

@@ -7,11 +7,12 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from django_leadexec import connections
-from django_leadexec.client import get_client
+from django_leadexec import lifecycle
 from django_leadexec.conf import get_settings
 from django_leadexec.models import LeadExecConnection
-from django_leadexec.refresh import Options, Refresher, due_connections
+from django_leadexec.provider.client import get_client
+from django_leadexec.refresh import Options, Refresher
+from django_leadexec.refresh.due import due_connections
 
 SHOWN = 40
 
@@ -56,20 +57,20 @@ def _steps(tokens: int) -> dict[str, float]:
 
     while done < tokens:
         due = due_connections(options, conf, time.time())
-        rows = due.claim(min(options.batch_size, tokens - done), 85)
+        claims = due.claim(min(options.batch_size, tokens - done), 85)
         ends("claim")
-        refresh_tokens = [row.refresh_token for row in rows]
+        refresh_tokens = [claim.row.refresh_token.decrypt().reveal() for claim in claims]
         ends("decrypt")
         outcomes = [client.refresh(token, conf.app_id) for token in refresh_tokens]
         ends("call, and read the reply")
-        for row, outcome in zip(rows, outcomes, strict=True):
-            connections.record(row, outcome)
+        for claim, outcome in zip(claims, outcomes, strict=True):
+            lifecycle.record(claim, outcome)
         ends("put the answer on the row, encrypted")
-        if manager.all().write_claimed(rows):
+        if manager.all().write_claimed(claims).lost:
             raise RuntimeError("Somebody else is at these rows.")
         ends("write")
-        for row, outcome in zip(rows, outcomes, strict=True):
-            connections.announce(row, outcome)
+        for claim, outcome in zip(claims, outcomes, strict=True):
+            lifecycle.announce(claim, outcome)
         ends("signals")
-        done += len(rows)
+        done += len(claims)
     return {step: seconds / done * 1e6 for step, seconds in spent.items()}

@@ -88,7 +88,8 @@ def claim(*, ahead: float, times: int) -> Task:
     """Claim a batch of what is due in ``ahead`` seconds, and give it back (outside the time)."""
     from django_leadexec.conf import get_settings
     from django_leadexec.models import LeadExecConnection
-    from django_leadexec.refresh import Options, due_connections
+    from django_leadexec.refresh import Options
+    from django_leadexec.refresh.due import due_connections
 
     options = Options.for_all("default")
 
@@ -97,10 +98,10 @@ def claim(*, ahead: float, times: int) -> Task:
         for _ in range(times):
             due = due_connections(options, get_settings(), time.time() + ahead)
             begun = time.perf_counter()
-            rows = due.claim(options.batch_size, 25)
+            claims = due.claim(options.batch_size, 25)
             took.append(time.perf_counter() - begun)
-            LeadExecConnection.objects.release(rows)
-        return {"count": 1, "seconds": statistics.median(took), "rows": len(rows)}
+            LeadExecConnection.objects.release(claims)
+        return {"count": 1, "seconds": statistics.median(took), "rows": len(claims)}
 
     return run
 

@@ -7,13 +7,14 @@ from django.contrib.auth.backends import BaseBackend
 from django.contrib.auth.models import AbstractBaseUser
 from django.http import HttpRequest
 
-from .authorization import SignedIn, may_sign_in
+from .accounts import may_sign_in
+from .authorization import SignedIn
 
 
 class LeadExecBackend(BaseBackend):
     """Logs in the user of an authorization that has just been verified.
 
-    It takes the outcome object that ``authorization`` makes, never a value that a form could hold.
+    It takes the ``SignedIn`` that ``authorization`` makes, never a value that a form could hold.
     """
 
     # django-stubs knows no user model but the default one.
@@ -25,6 +26,6 @@ class LeadExecBackend(BaseBackend):
         return None
 
     def get_user(self, user_id: Any) -> AbstractBaseUser | None:  # type: ignore[override]
-        # Asked at each request: who has become staff since must log in by other means.
+        # Django asks at each request. A user who has become staff must log in another way.
         user = get_user_model()._default_manager.filter(pk=user_id).first()
         return user if user is not None and may_sign_in(user) else None

@@ -10,13 +10,21 @@ from django.http import HttpRequest
 from django.middleware.csrf import get_token
 from django.template import TemplateSyntaxError
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext
+from django.utils.translation import gettext, ngettext
 
+from . import pending_link
 from .conf import get_settings
 from .models import LeadExecConnection
 from .pages import find_template
+from .pending_link import PendingLink
+from .state import csrf_header, is_signed_in, live_connections
+from .visitor_mark import mark_of
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
+
+# The forms that Intl.PluralRules names, each with a number that takes it in every language of the
+# catalogues, as a test in a browser confirms. So the script needs no rules of its own.
+PLURAL_EXAMPLES = {"zero": 0, "one": 1, "two": 2, "few": 3, "many": 11, "other": 100}
 
 
 class TemplateContext(Protocol):
@@ -40,68 +48,131 @@ def request_from(context: TemplateContext) -> HttpRequest:
 
 
 def render_button(
-    *, request: HttpRequest, label: str = "", next_url: str = "", css_class: str = ""
+    *,
+    request: HttpRequest,
+    label: str = "",
+    next_url: str = "",
+    css_class: str = "",
+    load: str = "page",
 ) -> SafeString:
     """The button, or for a connected user the state and a Disconnect form.
 
-    Costs no query for an anonymous visitor and one for a logged-in user.
+    Costs no query for an anonymous visitor and one for a logged-in user. For an anonymous visitor
+    it sets no cookie. ``load`` is "page", or "click": then nothing of LeadExec's is fetched before
+    the visitor asks. Raises TemplateSyntaxError for any other.
     """
+    if load not in ("page", "click"):
+        raise TemplateSyntaxError(f'leadexec_button: load is "page" or "click", not {load!r}.')
     if _is_second(request):
         return SafeString("")
     conf = get_settings()
-    connections = _live_connections(request, conf.app_id)
+    signed_in = is_signed_in(request)
+    connections = live_connections(request, conf.app_id) if signed_in else []
     active = [row for row in connections if row.status == LeadExecConnection.Status.ACTIVE]
+    reconnect = bool(connections) and not active
+    if reconnect:
+        label = label or gettext("Reconnect LeadExec")
+    elif signed_in:
+        label = label or gettext("Connect LeadExec")
+    texts = _connected_texts() if active else _texts()
+    if reconnect:
+        # The note above the button says what there is to do; our button takes LeadExec's place.
+        texts |= {"recognized": "", "continue": label}
     html: SafeString = find_template("django_leadexec/button.html").render(
         {
             "request": request,
             "active": active,
-            "reconnect": bool(connections) and not active,
+            "reconnect": reconnect,
+            "waiting": _waiting_link(request) if signed_in and not active else None,
             "button_id": conf.button_id,
             "script_url": conf.script_url,
             "stylesheet_url": conf.stylesheet_url,
+            "load": load,
             "label": label or gettext("Sign in with LeadExec"),
-            "texts": _texts(),
+            "texts": texts,
             "next_url": next_url,
             "css_class": css_class,
-            "csrf_header": settings.CSRF_HEADER_NAME.removeprefix("HTTP_").replace("_", "-"),
+            "csrf_header": csrf_header(),
             # From here and not from the cookie, which CSRF_USE_SESSIONS does away with and
-            # CSRF_COOKIE_HTTPONLY hides from scripts.
-            "csrf_token": get_token(request),
+            # CSRF_COOKIE_HTTPONLY hides from scripts. It sets a cookie: the script gets a
+            # stranger's from leadexec:state when it is needed.
+            "csrf_token": get_token(request) if signed_in else "",
+            "visitor": mark_of(request.user if signed_in else None),
             "csp_nonce": read_nonce(request),
+            "debug": settings.DEBUG,
         }
     )
     return html
 
 
+def _waiting_link(request: HttpRequest) -> PendingLink | None:
+    """The link to finish, for visitors whose log-in did not lead them back to the confirm page.
+
+    A log-in that waits for an e-mail to be verified is one.
+    """
+    return pending_link.find(request) if hasattr(request, "session") else None
+
+
 def _texts() -> dict[str, str]:
     """What leadexec.js says, by the name it has in the wrapper's data-text-… attributes."""
     return {
+        "loading": gettext("Loading LeadExec…"),
+        "ready": gettext("LeadExec is ready. Please press the button again."),
         "busy": gettext("Connecting…"),
         "connected": gettext("You are connected with LeadExec."),
         "signed-in": gettext("You are signed in. Reload the page to go on."),
         "recognized": gettext("LeadExec recognizes you in this browser."),
         "continue": gettext("Continue with LeadExec"),
         "retry": gettext("Try again"),
+        "reload": gettext("Reload"),
         "refused": gettext("Nothing was connected."),
         "refused-because": gettext("Nothing was connected. LeadExec says: %s"),
         "script": gettext(
             "LeadExec could not be loaded; the network or a content blocker may be in the way. "
             "Press the button to try again."
         ),
+        "no-answer": gettext(
+            "LeadExec has not answered. If you see no window of LeadExec's, press the button to "
+            "try again."
+        ),
+        "page": gettext(
+            "This button does not work on this page. Please tell the people who run this site."
+        ),
         "network": gettext("This site could not be reached. Check your connection and try again."),
         "csrf": gettext("This page has expired. Reload it and try again."),
-        "throttled": gettext("Too many attempts. Try again in %s seconds."),
+        **throttled_texts(),
         "throttled-a-while": gettext("Too many attempts. Try again later."),
         "unexpected": gettext("Something went wrong. Reload the page and try again."),
     }
 
 
-def _live_connections(request: HttpRequest, app_id: str) -> list[LeadExecConnection]:
-    user = getattr(request, "user", None)
-    if user is None or not user.is_authenticated:
-        return []
-    rows = LeadExecConnection.objects.for_user(user).live().filter(app_id=app_id)
-    return list(rows.only("status", "account_id").order_by("pk"))
+def throttled_text(seconds: int) -> str:
+    """What the script says to somebody who has to wait, with %s for the seconds."""
+    text = ngettext(
+        "Too many attempts. Try again in %(seconds)s second.",
+        "Too many attempts. Try again in %(seconds)s seconds.",
+        seconds,
+    )
+    return text % {"seconds": "%s"}
+
+
+def throttled_texts() -> dict[str, str]:
+    """One text for each form of a number in this language that differs from "other"."""
+    texts = {form: throttled_text(number) for form, number in PLURAL_EXAMPLES.items()}
+    other = texts["other"]
+    return {
+        f"throttled-{form}": text
+        for form, text in texts.items()
+        if form == "other" or text != other
+    }
+
+
+def _connected_texts() -> dict[str, str]:
+    return {
+        "connected": gettext("You are connected with LeadExec."),
+        "disconnecting": gettext("Disconnecting…"),
+        "network": gettext("This site could not be reached. Check your connection and try again."),
+    }
 
 
 def _is_second(request: HttpRequest) -> bool:

@@ -1,27 +1,29 @@
-"""``manage.py check``: what is wrong with the configuration, and how to mend it."""
+"""``manage.py check``: what is wrong with the configuration, and how to fix it."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
 
 from django.apps import AppConfig, apps
 from django.conf import settings
 from django.core import checks
+from django.core.cache.backends.base import BaseCache
 from django.db import connections
 from django.template import engines
 from django.template.backends.django import DjangoTemplates
 from django.utils.module_loading import import_string
 
-from . import crypto
+from . import crypto, csp, surroundings
 from .backends import LeadExecBackend
 from .conf import Problem, find_problems, get_settings, origin
-from .connections import database_of
 from .models import LeadExecConnection
+from .routing import database_of
 
-# Each id has a section there.
-DOCS = "docs/checks.md"
+# The hosted documentation. The hints of the checks are enough without it.
+SITE = "https://django-leadexec.readthedocs.io/en/latest"
+# docs/checks.md: each id has a section there.
+DOCS = f"{SITE}/checks.html"
 BACKEND = "django_leadexec.backends.LeadExecBackend"
 # The session engines that need their app's model.
 SESSIONS_IN_A_TABLE = {f"django.contrib.sessions.backends.{name}" for name in ("db", "cached_db")}
@@ -30,36 +32,27 @@ POPUP_POLICIES = ("same-origin-allow-popups", "unsafe-none", None)
 # How many stored tokens are tried.
 NEWEST = 10
 
-# What a directive falls back to, the first that is there counts. The tag itself loads a script and
-# a stylesheet from LeadExec; what that script goes on to do, only LeadExec knows.
-LOADED_BY_THE_TAG = {
-    "script-src": ("script-src-elem", "script-src", "default-src"),
-    "style-src": ("style-src-elem", "style-src", "default-src"),
-}
-LIKELY_USED_BY_THE_SCRIPT = {
-    "connect-src": ("connect-src", "default-src"),
-    "img-src": ("img-src", "default-src"),
-    "frame-src": ("frame-src", "child-src", "default-src"),
-}
-# How Django and django-csp write "this response's nonce"; the tag puts it on what it loads.
-NONCES = {"<csp_nonce_sentinel>", "csp.constants.nonce"}
-HOST_SOURCE = re.compile(
-    r"(?:(?P<scheme>[a-z][a-z0-9+.-]*)://)?(?P<host>\*|(?:\*\.)?[a-z0-9.-]+)"
-    r"(?::(?P<port>\*|[0-9]+))?(?:/.*)?"
-)
-PORTS = {"http": 80, "https": 443}
-
-Policy = dict[str, list[str]]
-
 
 def check_configuration(
     app_configs: Sequence[AppConfig] | None, **kwargs: Any
 ) -> list[checks.CheckMessage]:
-    """Faults of the setting and of its surroundings: each keeps the app from working."""
+    """Faults of ``LEADEXEC`` and of the settings around it. Each keeps the app from working."""
     problems = find_problems()
     if problems:
         return [_message(checks.Error, problem) for problem in problems]
     return [_message(checks.Error, problem) for problem in _find_faults()]
+
+
+def check_surroundings(
+    app_configs: Sequence[AppConfig] | None, **kwargs: Any
+) -> list[checks.CheckMessage]:
+    """What is still missing before a visitor can connect. The site runs without it."""
+    problems = [
+        *surroundings.find_sample_ids(),
+        *surroundings.find_missing_login_page(),
+        *surroundings.find_missing_static_files(),
+    ]
+    return [_message(checks.Warning, problem) for problem in problems]
 
 
 def check_deployment(
@@ -74,7 +67,7 @@ def check_stored_tokens(
     databases: Sequence[str] | None = None,
     **kwargs: Any,
 ) -> list[checks.CheckMessage]:
-    """Whether the keys are those of the stored tokens (``migrate``, ``check --database``)."""
+    """Whether the keys open the stored tokens (``migrate``, ``check --database``)."""
     using = database_of()
     if using not in (databases or ()) or find_problems():
         return []
@@ -83,13 +76,13 @@ def check_stored_tokens(
         return []
     newest = LeadExecConnection.objects.using(using).live().order_by("-pk")
     ciphertexts = newest.values_list("refresh_token", flat=True)[:NEWEST]
-    # One that opens is enough: others may be damaged, which is no fault of the keys.
+    # One that opens is enough. The others may be damaged, and then the keys are not at fault.
     if not ciphertexts or any(crypto.opens(ciphertext) for ciphertext in ciphertexts):
         return []
     problem = Problem(
         "E019",
         "LEADEXEC['ENCRYPTION_KEYS'] open none of the newest stored tokens.",
-        "They are the keys of another database, or have lost the one in use. Put it back.",
+        "They belong to another database, or the key in use is missing. Put it back.",
     )
     return [_message(checks.Error, problem)]
 
@@ -142,8 +135,8 @@ def _find_risks() -> list[Problem]:
             Problem(
                 "W002",
                 "SESSION_COOKIE_SECURE is off.",
-                "A link that waits for its user lies in the session, and so does the user's "
-                "identity. Set SESSION_COOKIE_SECURE = True.",
+                "The session holds the user's log-in, and a link that waits for its user. Plain "
+                "http shows its cookie to the network. Set SESSION_COOKIE_SECURE = True.",
             )
         )
     if not _has_request_processor():
@@ -161,109 +154,91 @@ def _find_risks() -> list[Problem]:
             Problem(
                 "W004",
                 "The default cache is not shared between processes.",
-                "LEADEXEC['CALLBACK_RATE'] then holds for each process by itself, or not at all. "
+                "Each process then counts LEADEXEC['CALLBACK_RATE'] by itself, or nobody counts. "
                 "Use a shared cache, such as Redis or Memcached.",
             )
         )
+    elif _counts_wrongly(cache):
+        risks.append(
+            Problem(
+                "W013",
+                "The default cache counts wrongly when requests come at the same moment.",
+                "It reads a count and then writes it, so it misses some, and more calls than "
+                "LEADEXEC['CALLBACK_RATE'] get through. Use a cache that counts in one step, such "
+                "as Redis or Memcached.",
+            )
+        )
     risks += _find_policy_gaps()
+    risks += surroundings.find_uncollected_files()
     if _holds_requests_in_sqlite_transactions():
         risks.append(
             Problem(
                 "W007",
                 "ATOMIC_REQUESTS is on, and the connections are kept in SQLite.",
-                "A page that refreshes a token then holds SQLite's one write lock until its answer "
-                'is made, or fails with "database is locked". Turn ATOMIC_REQUESTS off, decorate '
-                "such views with transaction.non_atomic_requests, or use another database.",
+                "A page that refreshes a token then holds SQLite's only write lock until the "
+                'request ends, or fails with "database is locked". Turn ATOMIC_REQUESTS off, '
+                "decorate such views with transaction.non_atomic_requests, or use another "
+                "database.",
+            )
+        )
+    if open_to_siblings := _cookies_a_sibling_can_replace():
+        risks.append(
+            Problem(
+                "W008",
+                f"Another site under the same domain can replace {' and '.join(open_to_siblings)}.",
+                "It could put its own session into a visitor's browser, and get what the visitor "
+                "connects. A name that begins with __Host- stops that, and so does a CSRF token in "
+                "the session: set SESSION_COOKIE_NAME = '__Host-sessionid' and CSRF_COOKIE_NAME = "
+                "'__Host-csrftoken', with both cookies secure, of the path '/' and of no domain; "
+                "or set CSRF_USE_SESSIONS = True.",
             )
         )
     return risks
+
+
+def _cookies_a_sibling_can_replace() -> list[str]:
+    """The settings of the cookies whose names browsers do not protect."""
+    if settings.CSRF_USE_SESSIONS:
+        return []
+    return [
+        f"{kind}_COOKIE_NAME"
+        for kind in ("SESSION", "CSRF")
+        if not (
+            getattr(settings, f"{kind}_COOKIE_NAME").startswith("__Host-")
+            and getattr(settings, f"{kind}_COOKIE_SECURE")
+            and getattr(settings, f"{kind}_COOKIE_PATH") == "/"
+            and not getattr(settings, f"{kind}_COOKIE_DOMAIN")
+        )
+    ]
+
+
+def _counts_wrongly(backend: str) -> bool:
+    """Whether a cache counts in Django's general way, with one step to read and one to write."""
+    # Django itself reports a backend that can't be imported.
+    with suppress(ImportError):
+        return getattr(import_string(backend), "incr", None) is BaseCache.incr
+    return False
 
 
 def _find_policy_gaps() -> Iterator[Problem]:
     if find_problems():
         return  # BASE_URL may be one of them
     provider = origin(get_settings().base_url)
-    url = urlsplit(provider)
-    for name, policy in _policies():
-        if closed := _closed(policy, LOADED_BY_THE_TAG, url):
+    for name, policy in csp.policies():
+        if closed := csp.closed_directives(policy, csp.LOADED_BY_THE_TAG, provider):
             yield Problem(
                 "W005",
-                f"{name} does not allow {provider} in {closed}.",
-                "The button's script and stylesheet come from there, and browsers are told not to "
-                "load them. Add the origin, or the response's nonce.",
+                f"{name} does not allow {provider} in {', '.join(closed)}.",
+                "The button's script and stylesheet come from there, and browsers will not load "
+                "them. Add the origin, or the response's nonce.",
             )
-        if closed := _closed(policy, LIKELY_USED_BY_THE_SCRIPT, url):
+        if closed := csp.closed_directives(policy, csp.LIKELY_USED_BY_THE_SCRIPT, provider):
             yield Problem(
                 "W006",
-                f"{name} does not allow {provider} in {closed}.",
+                f"{name} does not allow {provider} in {', '.join(closed)}.",
                 "LeadExec's script may have to call its server, show an image, or open its dialog "
                 "in a frame. Add the origin.",
             )
-
-
-def _policies() -> Iterator[tuple[str, Policy]]:
-    """The Content-Security-Policies of the settings: Django's own (6.0) and django-csp's (4)."""
-    for name in ("SECURE_CSP", "SECURE_CSP_REPORT_ONLY"):
-        given = getattr(settings, name, None)
-        if isinstance(given, Mapping):
-            yield name, _read_policy(given)
-    for name in ("CONTENT_SECURITY_POLICY", "CONTENT_SECURITY_POLICY_REPORT_ONLY"):
-        given = getattr(settings, name, None)
-        if isinstance(given, Mapping) and given:
-            directives = given.get("DIRECTIVES")
-            own = directives if isinstance(directives, Mapping) else {}
-            # Unless told otherwise, django-csp sends a default-src.
-            yield name, _read_policy({"default-src": "'self'", **own})
-
-
-def _read_policy(given: Mapping[str, Any]) -> Policy:
-    policy = {}
-    for directive, value in given.items():
-        if value is not None and value is not False:
-            sources = value if isinstance(value, list | tuple | set | frozenset) else [value]
-            policy[directive] = " ".join(map(str, sources)).lower().split()
-    return policy
-
-
-def _closed(policy: Policy, wanted: Mapping[str, tuple[str, ...]], url: SplitResult) -> str:
-    """The wanted directives that don't let ``url`` pass, as text."""
-    closed = []
-    for directive, fallbacks in wanted.items():
-        # Without sources it isn't sent, and what isn't there allows everything.
-        sources = next((policy[name] for name in fallbacks if policy.get(name)), ["*"])
-        if not any(_admits(source, directive, url) for source in sources):
-            closed.append(directive)
-    return ", ".join(closed)
-
-
-def _admits(source: str, directive: str, url: SplitResult) -> bool:
-    """Whether a source expression, in lower case, lets a URL of this origin pass.
-
-    A path in it is left out of account: it is the site's to know which it means.
-    """
-    if directive in LOADED_BY_THE_TAG and source in NONCES:
-        return True
-    # What a trusted script loads is trusted then, and ours loads LeadExec's.
-    if directive == "script-src" and source == "'strict-dynamic'":
-        return True
-    if source in ("*", "http:", f"{url.scheme}:"):
-        return True
-    match = HOST_SOURCE.fullmatch(source)
-    if match is None:
-        return False
-    scheme, wanted, port = match["scheme"], match["host"], match["port"]
-    host, usual = url.hostname or "", PORTS[url.scheme]
-    actual = url.port or usual
-    # An http: source covers https: as well, and port 80 the port 443.
-    return (
-        scheme in (None, "http", url.scheme)
-        and (wanted in ("*", host) or (wanted.startswith("*.") and host.endswith(wanted[1:])))
-        and (
-            port in ("*", str(actual))
-            or (port is None and actual == usual)
-            or (port == "80" and actual == 443)
-        )
-    )
 
 
 def _holds_requests_in_sqlite_transactions() -> bool:
@@ -289,7 +264,7 @@ def _find_fault_of_function(path: str) -> str:
 
 def _has_backend() -> bool:
     for path in settings.AUTHENTICATION_BACKENDS:
-        # What can't be imported is not ours to tell of.
+        # Django itself reports a backend that can't be imported.
         with suppress(ImportError):
             backend = import_string(path)
             if isinstance(backend, type) and issubclass(backend, LeadExecBackend):
@@ -307,9 +282,9 @@ def _needed_apps() -> list[str]:
 def explain(
     kind: type[checks.Error | checks.Warning], check_id: str, message: str, hint: str
 ) -> checks.CheckMessage:
-    """A message whose hint ends with where the documentation says more."""
+    """A message whose hint ends with the address of its section in the documentation."""
     anchor = re.sub(r"[._]", "-", check_id).lower()
-    return kind(message, hint=f"{hint} See {DOCS}#{anchor}.", id=check_id)
+    return kind(message, hint=f"{hint} See {DOCS}#{anchor}", id=check_id)
 
 
 def _message(kind: type[checks.Error | checks.Warning], problem: Problem) -> checks.CheckMessage:

@@ -1,6 +1,6 @@
-"""The ``LEADEXEC`` setting, read and judged in one place."""
+"""The ``LEADEXEC`` setting: its values, and what is wrong with them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +10,12 @@ from cryptography.fernet import Fernet
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-# Test runners switch DEBUG off before they run anything; what was configured counts there.
+from .setting_rules import RULES
+
+# DEBUG as configured. Test runners switch it off before they run anything.
 debug_at_start = False
 
 DAY = 86_400
-RATE_PERIODS = {"s": 1, "m": 60, "h": 3_600, "d": DAY}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,16 +23,30 @@ class Settings:
     """The values of ``LEADEXEC``, complete and well-formed. Times are in seconds."""
 
     app_id: str
+    """The application ID that LeadExec gave you."""
     button_id: str
+    """The sign-in button ID that LeadExec gave you."""
     encryption_keys: tuple[str, ...]
+    """Fernet keys; the first encrypts, all decrypt."""
     base_url: str = "https://apps.leadexec.net"
-    api_urls: tuple[str, ...] = ("https://api.leadexec.net", "https://apidata.leadexec.net")
+    """The provider, or the sandbox in development."""
+    account_api_url: str = "https://api.leadexec.net"
+    """The account API, ``session.account_api``."""
+    data_api_url: str = "https://apidata.leadexec.net"
+    """The data API, ``session.data_api``."""
     timeout: float = 10
+    """How long a whole call to the provider may take, in seconds."""
     refresh_margin: int = 600
+    """How long before its end a token is refreshed, in seconds."""
     sign_in: bool = False
+    """Whether a known LeadExec account logs its user in."""
     identify: str | None = None
+    """Names the account behind a fresh token."""
     create_user: str | None = None
+    """Makes a user for an unknown account. Needs ``SIGN_IN`` and ``IDENTIFY``."""
     callback_rate: str = "20/m"
+    """Posts that may cause a call to the provider: how many one client address, and one session,
+    may make."""
 
     def __repr__(self) -> str:
         return f"<Settings app_id={self.app_id!r} base_url={self.base_url!r}>"
@@ -39,6 +54,10 @@ class Settings:
     @property
     def script_url(self) -> str:
         return f"{self.base_url}/js/le-app-button.js"
+
+    def lease_seconds(self, *, calls: int = 1) -> float:
+        """How long a claim lasts, in seconds: more than twice the deadlines of its calls."""
+        return calls * (2 * self.timeout + 5)
 
     @property
     def stylesheet_url(self) -> str:
@@ -60,7 +79,8 @@ def get_settings() -> Settings:
     Raises ImproperlyConfigured, naming keys but never values, if anything is wrong with it.
     """
     global _last
-    # Judging it anew costs more than a token's encryption; equal values are judged equally.
+    # Judging it again costs more than encrypting a token. Equal values of equal types have equal
+    # faults.
     # No local name holds the keys: error pages show the locals of the frames that raise.
     if _last is None or _last[0] != _raw():
         conf = _read()
@@ -72,7 +92,10 @@ _last: tuple[object, Settings] | None = None
 
 
 def _raw() -> object:
-    return getattr(settings, "LEADEXEC", None), _is_development()
+    raw = getattr(settings, "LEADEXEC", None)
+    # 1 equals True, and a mapping that is no dict may equal one that is.
+    types = [type(value) for value in raw.values()] if isinstance(raw, dict) else []
+    return raw, type(raw), types, _is_development()
 
 
 def _is_development() -> bool:
@@ -83,30 +106,23 @@ def _read() -> Settings:
     problems = find_problems()
     if problems:
         faults = " ".join(problem.message for problem in problems)
-        raise ImproperlyConfigured(f"{faults} `manage.py check` tells how to mend it.")
+        raise ImproperlyConfigured(f"{faults} `manage.py check` says how to fix it.")
     raw = settings.LEADEXEC
     values: dict[str, Any] = {key.lower(): value for key, value in raw.items()}
     values["encryption_keys"] = tuple(values["encryption_keys"])
-    if "api_urls" in values:
-        values["api_urls"] = tuple(origin(url) for url in values["api_urls"])
+    for name in ("account_api_url", "data_api_url"):
+        if name in values:
+            values[name] = origin(values[name]) + urlsplit(values[name]).path.rstrip("/")
     if "base_url" in values:
         values["base_url"] = values["base_url"].rstrip("/")
     return Settings(**values)
 
 
 def find_problems() -> list[Problem]:
-    """All that is wrong with ``settings.LEADEXEC``; empty when it is fit for use."""
+    """All that is wrong with ``settings.LEADEXEC``. Empty if it can be used."""
     raw = getattr(settings, "LEADEXEC", None)
-    if not isinstance(raw, Mapping):
-        return [
-            Problem(
-                "E001",
-                "LEADEXEC is missing from the settings, or is not a dict.",
-                "Add it, for example: LEADEXEC = {'APP_ID': '…', 'BUTTON_ID': '…', "
-                f"'ENCRYPTION_KEYS': ['{new_key()}']}} (a new key, made just now; keep it secret "
-                "and out of version control).",
-            )
-        ]
+    if not isinstance(raw, dict):
+        return [_no_dict(raw)]
     problems = [
         Problem(
             "E002",
@@ -130,16 +146,32 @@ def find_problems() -> list[Problem]:
     return problems
 
 
+def _no_dict(raw: object) -> Problem:
+    message = "LEADEXEC is missing from the settings."
+    hint = (
+        "Add it, for example: LEADEXEC = {'APP_ID': '…', 'BUTTON_ID': '…', "
+        f"'ENCRYPTION_KEYS': ['{new_key()}']}} (a new key, made just now; keep it secret and out "
+        "of version control)."
+    )
+    if raw is not None:
+        message = f"LEADEXEC must be a dict, not {type(raw).__name__}."
+    if isinstance(raw, Mapping):
+        # It may look its values up for each tenant. They are copied at the first use, so all
+        # tenants would get those of the first, and nobody would notice.
+        hint = (
+            "Its values are read once, so a mapping whose values depend on the request or the "
+            "tenant does not work. Use a plain dict with one set of values."
+        )
+    return Problem("E001", message, hint)
+
+
 def _find_contradictions(raw: Mapping[str, Any]) -> list[Problem]:
     problems = []
     if not _is_development():
         insecure = [
             key
-            for key, urls in (
-                ("BASE_URL", [raw.get("BASE_URL", Settings.base_url)]),
-                ("API_URLS", raw.get("API_URLS", Settings.api_urls)),
-            )
-            if any(urlsplit(url).scheme != "https" for url in urls)
+            for key in ("BASE_URL", "ACCOUNT_API_URL", "DATA_API_URL")
+            if urlsplit(raw.get(key, "https:")).scheme != "https"
         ]
         problems += [
             Problem(
@@ -174,119 +206,3 @@ def origin(url: str) -> str:
     if port is None or port == {"http": 80, "https": 443}.get(parts.scheme):
         return f"{parts.scheme}://{host}"
     return f"{parts.scheme}://{host}:{port}"
-
-
-def parse_rate(rate: str) -> tuple[int, int]:
-    """``"20/m"`` as (20, 60): how many in how many seconds. Raises ValueError."""
-    count, _, period = rate.partition("/")
-    if not (count.isascii() and count.isdigit() and int(count) and period in RATE_PERIODS):
-        raise ValueError("a rate is written like 20/m")
-    return int(count), RATE_PERIODS[period]
-
-
-@dataclass(frozen=True)
-class _Rule:
-    code: str
-    accepts: Callable[[Any], bool]
-    wants: str
-    required: bool = False
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip()) and value.isprintable()
-
-
-def _is_path(value: Any) -> bool:
-    return value is None or (
-        isinstance(value, str)
-        and "." in value
-        and all(part.isidentifier() for part in value.split("."))
-    )
-
-
-def _is_number(value: Any, least: float, most: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
-
-
-def _are_keys(value: Any) -> bool:
-    if not isinstance(value, list | tuple) or not value:
-        return False
-    try:
-        for key in value:
-            Fernet(key)
-    except (ValueError, TypeError, AttributeError):
-        return False
-    return all(isinstance(key, str) for key in value)
-
-
-def _is_url(value: Any, *, bare: bool = False) -> bool:
-    if not isinstance(value, str):
-        return False
-    try:
-        parts = urlsplit(value)
-        _ = parts.port
-    except ValueError:
-        return False
-    return (
-        parts.scheme in ("http", "https")
-        and bool(parts.hostname)
-        and "@" not in parts.netloc
-        and value.isascii()
-        and value.isprintable()
-        # Not parts.query: an empty one, too, would swallow the path that is put behind it.
-        and not any(character in value for character in " \\?#")
-        and not (bare and parts.path not in ("", "/"))
-    )
-
-
-def _are_origins(value: Any) -> bool:
-    return (
-        isinstance(value, list | tuple)
-        and bool(value)
-        and all(_is_url(url, bare=True) for url in value)
-    )
-
-
-def _is_rate(value: Any) -> bool:
-    try:
-        parse_rate(value)
-    except (ValueError, AttributeError):
-        return False
-    return True
-
-
-RULES = {
-    "APP_ID": _Rule(
-        "E003",
-        lambda value: _is_text(value) and len(value) <= 100,
-        "The application ID that LeadExec gave you, at most 100 characters.",
-        True,
-    ),
-    "BUTTON_ID": _Rule("E004", _is_text, "The sign-in button ID that LeadExec gave you.", True),
-    "ENCRYPTION_KEYS": _Rule(
-        "E005",
-        _are_keys,
-        "A list of Fernet keys; the first encrypts, all decrypt.",
-        True,
-    ),
-    "BASE_URL": _Rule("E006", _is_url, "One http(s) URL without user, query or fragment."),
-    "API_URLS": _Rule(
-        "E007",
-        _are_origins,
-        "A list of origins, like ['https://api.leadexec.net']: scheme, host and port, no path.",
-    ),
-    "TIMEOUT": _Rule(
-        "E008", lambda value: _is_number(value, 0.1, 120), "Seconds, from 0.1 to 120."
-    ),
-    "REFRESH_MARGIN": _Rule(
-        "E009",
-        lambda value: isinstance(value, int) and _is_number(value, 0, 3_000),
-        "Whole seconds, from 0 to 3000; an access token lives 3600.",
-    ),
-    "SIGN_IN": _Rule("E010", lambda value: isinstance(value, bool), "True or False."),
-    "IDENTIFY": _Rule("E011", _is_path, "The dotted path of a function: (session) -> str."),
-    "CREATE_USER": _Rule(
-        "E015", _is_path, "The dotted path of a function: (account_id, session) -> User."
-    ),
-    "CALLBACK_RATE": _Rule("E012", _is_rate, "A count and a period (s, m, h or d), like '20/m'."),
-}

@@ -7,7 +7,8 @@ from typing import Any
 
 from django.tasks import TaskContext, task
 
-from .refresh import Counts, refresh_due
+from .refresh import Counts, Options, refresh_due
+from .refresh.options import TASK_SECONDS
 
 
 @task(takes_context=True)
@@ -15,15 +16,15 @@ def refresh_tokens(
     context: "TaskContext[..., Any]",
     /,
     *,
-    workers: int = 16,
-    seconds: float = 240,
+    workers: int = Options.workers,
+    seconds: float = TASK_SECONDS,
     rate: float | None = None,
     copies: int = 1,
 ) -> Counts:
-    """Refresh what is due, and tell LeadExec of revocations; returns the counts.
+    """Refresh what is due, and send pending revocations to LeadExec. Returns the counts.
 
-    ``seconds``: how long it may take; what is left is the next one's. ``copies``: how many of
-    these tasks work together, this one included; it enqueues the others where it came from.
+    ``seconds``: how long it may take; the next task does the rest. ``copies``: how many tasks work
+    together, this one included. It enqueues the others in the queue that it came from.
     """
     enqueue = context.task_result.task.enqueue
     return refresh_due(copies, enqueue, workers=workers, seconds=seconds, rate=rate)

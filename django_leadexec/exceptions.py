@@ -16,6 +16,10 @@ class ProviderUnavailable(LeadExecError):
         self.retry_after = retry_after
 
 
+class ConnectionBusy(ProviderUnavailable):
+    """Another transaction of this site keeps the row locked. Nobody was asked, or told."""
+
+
 class AuthorizationRejected(LeadExecError):
     """The authorization can't be used: refused, revoked, or made for another application."""
 
@@ -29,8 +33,8 @@ class DecryptionFailed(LeadExecError):
 
 
 class RevocationPending(ConnectionConflict):
-    """The token is one this site has revoked, and the provider is still being told."""
+    """This site has revoked the token, and the provider has not confirmed that yet."""
 
 
 class SignInForbidden(LeadExecError):
-    """The account's user is one who is never signed in by LeadExec: inactive or of the staff."""
+    """LeadExec may not sign this user in: they are inactive, or of the staff."""

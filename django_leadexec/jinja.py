@@ -9,9 +9,13 @@ from .button import render_button, request_from
 
 @pass_context
 def leadexec_button(
-    context: Context, *, label: str = "", next: str = "", css_class: str = ""
+    context: Context, *, label: str = "", next: str = "", css_class: str = "", load: str = "page"
 ) -> SafeString:
-    """The LeadExec button; `next` is the local path to go to after signing in."""
+    """The LeadExec button; `next` is the local path to go to after signing in.
+
+    `load` is "page", or "click": then nothing of LeadExec's is fetched before the visitor asks.
+    """
+    request = request_from(context)
     return render_button(
-        request=request_from(context), label=label, next_url=next, css_class=css_class
+        request=request, label=label, next_url=next, css_class=css_class, load=load
     )

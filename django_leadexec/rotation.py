@@ -1,8 +1,8 @@
-"""Key rotation: all stored tokens, and the fingerprints made of them, under the first key.
+"""Key rotation: all stored tokens, and their fingerprints, are made again with the first key.
 
-Rows that somebody holds are waited for, and the others change hands, so that no refresh in flight
-can bring back what was written under an old key. All in small transactions, each of which leaves
-nothing behind if it is stopped, so the rotation may be stopped at any moment and started again.
+A row that a worker holds is waited for. A row that nobody holds gets a new lease, so that a worker
+whose lease has ended can't write a late answer under an old key. Each batch is a transaction of
+its own, so a rotation may be stopped at any time and started again.
 """
 
 import time
@@ -11,18 +11,16 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from . import crypto
+from .clock import monotonic
+from .conflicts import retry_on_deadlock
 from .exceptions import DecryptionFailed
 from .fields import Ciphertext
-from .models import (
-    LeadExecConnection,
-    PendingRevocation,
-    despite_deadlocks,
-    released,
-    writing,
-)
+from .leases import released, writing
+from .models import LeadExecConnection, PendingRevocation
 
+# Rows in one transaction.
 BATCH = 200
-# Long enough for a batch of the refresh command to be done with the rows it holds.
+# Seconds to wait for rows that others hold: longer than the refresh command holds a batch.
 PATIENCE = 120
 
 Row = LeadExecConnection | PendingRevocation
@@ -30,7 +28,11 @@ Row = LeadExecConnection | PendingRevocation
 
 @dataclass
 class Tally:
-    """``current``: was under the first key already. ``busy``: held by a refresh all the while."""
+    """How many rows were rotated, and why the others were not.
+
+    ``current``: the first key was in use already. ``unreadable``: no key opens them. ``busy``: a
+    worker held them all the time.
+    """
 
     rotated: int = 0
     current: int = 0
@@ -43,7 +45,7 @@ class Tally:
 
 
 def rotate_keys(using: str) -> Iterator[Tally]:
-    """Rotate connections and outbox of a database; yields the tally after each batch."""
+    """Rotate the connections and the outbox of a database. Yields the tally after each batch."""
     tally = Tally()
     for model in (LeadExecConnection, PendingRevocation):
         rows = model._default_manager.using(using).filter(fingerprint__isnull=False)
@@ -55,8 +57,8 @@ def rotate_keys(using: str) -> Iterator[Tally]:
             cursor = window[-1]
             busy |= _rotate(model, window, using, tally)
             yield tally
-        give_up_at = time.monotonic() + PATIENCE
-        while busy and time.monotonic() < give_up_at:
+        wait_until = monotonic() + PATIENCE
+        while busy and monotonic() < wait_until:
             time.sleep(1)
             busy = _rotate(model, sorted(busy), using, tally)
         tally.busy += len(busy)
@@ -69,41 +71,41 @@ def _rotate(
     using: str,
     tally: Tally,
 ) -> set[int]:
-    """Rotate these rows; returns the keys of those that somebody else holds."""
+    """Rotate these rows. Returns the primary keys of those that somebody else holds."""
     manager = model._default_manager.using(using)
     wanted = manager.filter(pk__in=keys, fingerprint__isnull=False).order_by("pk")
 
     def rotate() -> tuple[set[int], Tally]:
         done = Tally()
         lease_id = uuid.uuid4().hex
-        with writing(using):
+        with writing(model, using):
             busy = set(wanted.values_list("pk", flat=True))
-            for row in wanted.free().locked(skip=True):
+            for row in wanted.free().unlocked(no_key=False):
                 busy.discard(row.pk)
                 if values := _values(row, done):
-                    # Whoever held it before, and is late with an answer, has lost it with this.
-                    manager.filter(pk=row.pk).update(
+                    # The new lease makes a late answer of an earlier holder lose.
+                    manager.filter(pk=row.pk).write(
                         **values, lease_id=lease_id, lease_until=released()
                     )
         return busy, done
 
-    busy, done = despite_deadlocks(using, rotate)
+    busy, done = retry_on_deadlock(using, rotate)
     tally.add(done)
     return busy
 
 
 def _values(row: Row, tally: Tally) -> dict[str, str]:
-    """The columns to write; none if the row is current or can't be read."""
-    old: dict[str, str] = {"refresh_token": row.refresh_token_ciphertext}
+    """The columns to write: none if the row is current or can't be decrypted."""
+    old: dict[str, str] = {"refresh_token": row.refresh_token}
     if isinstance(row, LeadExecConnection):
-        old["access_token"] = row.access_token_ciphertext
+        old["access_token"] = row.access_token
     try:
         new = {
             name: Ciphertext(crypto.rotate(text))
             for name, text in old.items()
             if text and not crypto.is_current(text)
         }
-        fingerprint = crypto.fingerprint(row.refresh_token)
+        fingerprint = crypto.fingerprint(row.refresh_token.decrypt())
     except DecryptionFailed:
         tally.unreadable += 1
         return {}

@@ -3,24 +3,25 @@ that fails harms nobody. Arguments: ``sender``, the model class, and ``connectio
 
 from typing import TYPE_CHECKING
 
-from django.db import transaction
 from django.dispatch import Signal
+
+from . import commits
 
 if TYPE_CHECKING:
     from .models import LeadExecConnection
 
-connection_authorized = Signal()
-connection_refreshed = Signal()
-connection_rejected = Signal()
-connection_revoked = Signal()
+connection_authorized: Signal = Signal()
+connection_refreshed: Signal = Signal()
+connection_rejected: Signal = Signal()
+connection_revoked: Signal = Signal()
 
 
-def announce(signal: Signal, connection: "LeadExecConnection") -> None:
+def send_after_commit(signal: Signal, connection: "LeadExecConnection") -> None:
     """Send ``signal`` for ``connection`` once its database has committed."""
     sender = type(connection)
     if signal.has_listeners(sender):
-        transaction.on_commit(
-            lambda: signal.send_robust(sender=sender, connection=connection),
-            using=connection._state.db,
-            robust=True,
+        # Receivers are the site's code. What they change in the row and save is judged from here.
+        connection.mark_as_stored()
+        commits.after_commit(
+            lambda: signal.send_robust(sender=sender, connection=connection), connection._state.db
         )

@@ -8,32 +8,33 @@ from typing import Any
 
 from celery import shared_task
 
-from .refresh import Counts, refresh_due
+from .refresh import Counts, Options, refresh_due
+from .refresh.options import TASK_SECONDS
 
 
 @shared_task(bind=True, name="django_leadexec.refresh_tokens", acks_late=True, ignore_result=False)
 def refresh_tokens(
     self: Any,
     *,
-    workers: int = 16,
-    seconds: float = 240,
+    workers: int = Options.workers,
+    seconds: float = TASK_SECONDS,
     rate: float | None = None,
     copies: int = 1,
 ) -> Counts:
-    """Refresh what is due, and tell LeadExec of revocations; returns the counts.
+    """Refresh what is due, and send pending revocations to LeadExec. Returns the counts.
 
-    ``seconds``: how long it may take; what is left is the next one's. ``copies``: how many of
-    these tasks work together, this one included; it enqueues the others where it came from.
+    ``seconds``: how long it may take; the next task does the rest. ``copies``: how many tasks work
+    together, this one included. It enqueues the others in the queue that it came from.
     """
 
     def enqueue(**options: object) -> None:
-        self.apply_async(kwargs=options, **_way_here(self.request.delivery_info or {}))
+        self.apply_async(kwargs=options, **_route_of(self.request.delivery_info or {}))
 
     return refresh_due(copies, enqueue, workers=workers, seconds=seconds, rate=rate)
 
 
-def _way_here(delivery: dict[str, Any]) -> dict[str, Any]:
-    """The route that a message took, to send another one the same way."""
+def _route_of(delivery: dict[str, Any]) -> dict[str, Any]:
+    """The route of a message, to send another one the same way."""
     key = delivery.get("routing_key")
     if exchange := delivery.get("exchange"):
         return {"exchange": exchange, "routing_key": key}

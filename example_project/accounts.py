@@ -2,7 +2,6 @@
 
 import secrets
 
-from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractBaseUser
 
@@ -12,10 +11,17 @@ from django_leadexec.session import LeadExecSession
 def identify(session: LeadExecSession) -> str:
     """The account behind a token, asked of the sandbox.
 
-    LeadExec documents no such call. Put in its place one that your account is known to have and
-    that names the account for good.
+    This call is the sandbox's own: LeadExec documents none that names the account. So before you
+    write your ``IDENTIFY``, find out from LeadExec (support@clickpointsoftware.com):
+
+    - which call of the account API tells whose token it is, and under which key;
+    - that its value names the account and not something that two accounts can share, such as a
+      company's name;
+    - that it never changes, and that no other account can get it later, also after a closure.
+
+    Without such a call leave ``SIGN_IN`` off: your users log in as they do now, and connect.
     """
-    reply = session.get(f"{settings.LEADEXEC_DATA_API}/account")
+    reply = session.get(f"{session.account_api}/sandbox-only/account")
     reply.raise_for_status()
     return str(reply.json()["accountId"])
 

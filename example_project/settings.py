@@ -3,11 +3,14 @@
 .env.example lists what can be set; nothing has to be. Secrets are made at the first start.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
 import django
 import environ
+
+from django_leadexec import csp
 
 from .dotenv import add_missing_secrets
 
@@ -30,16 +33,19 @@ SANDBOX = env.bool("LEADEXEC_SANDBOX", default=DEBUG)
 LEADEXEC: dict[str, Any] = {"ENCRYPTION_KEYS": env.list("LEADEXEC_ENCRYPTION_KEYS")}
 if SANDBOX:
     PROVIDER_ORIGIN = f"http://127.0.0.1:{DEMO_PORT}"
-    LEADEXEC_DATA_API = f"{PROVIDER_ORIGIN}/sandbox/api"
     LEADEXEC |= {
         "APP_ID": env("LEADEXEC_APP_ID", default="demo-app"),
         "BUTTON_ID": env("LEADEXEC_BUTTON_ID", default="demo-button"),
         "BASE_URL": f"{PROVIDER_ORIGIN}/sandbox",
-        "API_URLS": [PROVIDER_ORIGIN],
+        "ACCOUNT_API_URL": f"{PROVIDER_ORIGIN}/sandbox/account-api",
+        "DATA_API_URL": f"{PROVIDER_ORIGIN}/sandbox/data-api",
     }
+    # Seconds. A short life lets the refresh command be watched at work.
+    LEADEXEC_SANDBOX = {"ACCESS_TOKEN_LIFETIME": env.int("SANDBOX_TOKEN_LIFETIME", default=3600)}
+    # The sandbox is this very server: a proxy would look for it on its own machine.
+    direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    os.environ["no_proxy"] = ",".join(filter(None, ["127.0.0.1", direct]))
 else:
-    PROVIDER_ORIGIN = "https://apps.leadexec.net"
-    LEADEXEC_DATA_API = "https://apidata.leadexec.net"
     LEADEXEC |= {"APP_ID": env("LEADEXEC_APP_ID"), "BUTTON_ID": env("LEADEXEC_BUTTON_ID")}
 # Only the sandbox is known to tell whose token it is, so signing in needs it, or another
 # `identify` (see accounts.py).
@@ -138,18 +144,15 @@ if django.VERSION >= (6, 0):
     from django.utils.csp import CSP
 
     MIDDLEWARE.append("django.middleware.csp.ContentSecurityPolicyMiddleware")
-    SECURE_CSP = {
+    POLICY = {
         "default-src": [CSP.SELF],
-        "script-src": [CSP.SELF, PROVIDER_ORIGIN],
-        "style-src": [CSP.SELF, PROVIDER_ORIGIN],
-        "img-src": [CSP.SELF, "data:", PROVIDER_ORIGIN],
-        "connect-src": [CSP.SELF, PROVIDER_ORIGIN],
-        "frame-src": [PROVIDER_ORIGIN],
+        "img-src": [CSP.SELF, "data:"],
         "object-src": [CSP.NONE],
         "base-uri": [CSP.NONE],
         "form-action": [CSP.SELF],
         "frame-ancestors": [CSP.NONE],
     }
+    SECURE_CSP = {**POLICY, **csp.directives(LEADEXEC, POLICY)}
 
 if not DEBUG:
     SECURE_SSL_REDIRECT = True
@@ -158,5 +161,8 @@ if not DEBUG:
     SECURE_HSTS_PRELOAD = True
     SESSION_COOKIE_SECURE = True
     CSRF_COOKIE_SECURE = True
+    # No other host under the same domain can set cookies of these names.
+    SESSION_COOKIE_NAME = "__Host-sessionid"
+    CSRF_COOKIE_NAME = "__Host-csrftoken"
     if env.bool("BEHIND_TLS_PROXY", default=False):
         SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")

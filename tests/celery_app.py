@@ -22,6 +22,6 @@ app.autodiscover_tasks()
 @worker_init.connect
 def call_before_the_fork(**_: object) -> None:
     """As a site's own code may: its children must not share the connection."""
-    from django_leadexec.client import get_client
+    from django_leadexec.provider.client import get_client
 
     get_client().refresh(f"before-the-fork-{os.getpid()}", "test-app")

@@ -1,11 +1,7 @@
-"""Tests name what they need by a marker; what is absent skips them, and fails them in CI."""
+"""Fixtures that all tests share, and what a run says of itself."""
 
-import importlib.util
-import os
-import shutil
-import socket
 from collections.abc import Callable, Iterator
-from functools import cache as remember
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,61 +12,35 @@ from django.db import connection
 from django.test import Client
 from pytest_django import Settings
 
-from .crash.cluster import find_binaries
+from . import timing
 from .factories import make_user
+from .needs import mark_folders, skip_or_fail, skipped_here
 from .provider import Provider
-from .visiting import LOGIN, NOON
-
-VENDORS = {"postgres": "postgresql", "mysql": "mysql", "sqlite": "sqlite"}
-
-
-def find_chromium() -> str | None:
-    """The browser to drive: ``CHROMIUM`` names it, or it is on the path."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+from .sockets import apis_at
+from .visitor import LOGIN, NOON
 
 
-def _browser() -> str | None:
-    if importlib.util.find_spec("playwright") is None:
-        return "Playwright is not installed"
-    return None if find_chromium() else "no Chromium found; CHROMIUM=/path/to/it names one"
+def pytest_report_header() -> list[str]:
+    return [f"django: {django.get_version()}, database: {connection.vendor}", *skipped_here()]
 
 
-def _listens(name: str, port: int) -> str | None:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=2).close()
-    except OSError as error:
-        return f"no {name} at 127.0.0.1:{port} ({error})"
-    return None
-
-
-def _cluster() -> str | None:
-    return None if find_binaries() else "no initdb on the path, nor in /usr/lib/postgresql"
-
-
-# Each tells why its tests can't run, or None when they can.
-NEEDS = {
-    "browser": remember(_browser),
-    "cluster": remember(_cluster),
-    "redis": remember(lambda: _listens("Redis", 6379)),
-    "rabbitmq": remember(lambda: _listens("RabbitMQ", 5672)),
-}
-
-
-def pytest_report_header() -> str:
-    return f"django: {django.get_version()}, database: {connection.vendor}"
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mark_folders(items, Path(__file__).parent)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    for marker, vendor in VENDORS.items():
-        if item.get_closest_marker(marker) and connection.vendor != vendor:
-            pytest.skip(f"holds only on {marker}; this run is on {connection.vendor}")
-    for marker, missing in NEEDS.items():
-        if item.get_closest_marker(marker) and (reason := missing()):
-            if os.environ.get("CI") == "true":
-                pytest.fail(f"CI must have it: {reason}", pytrace=False)
-            pytest.skip(reason)
+    skip_or_fail(item)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    timing.record(report)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    terminalreporter.section("time a folder, over all workers")
+    for line in timing.lines():
+        terminalreporter.line(line)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -98,10 +68,8 @@ def provider(settings: Settings) -> Iterator[Provider]:
     """
     with Provider() as stand_in:
         settings.DEBUG = True  # it speaks http
-        settings.LEADEXEC = settings.LEADEXEC | {
-            "BASE_URL": stand_in.url,
-            "API_URLS": [stand_in.url],
-        }
+        settings.LEADEXEC = settings.LEADEXEC | {"BASE_URL": stand_in.url}
+        settings.LEADEXEC |= apis_at(stand_in.url)
         yield stand_in
 
 
@@ -128,6 +96,12 @@ def configure(settings: Settings) -> Callable[..., None]:
         settings.LEADEXEC = settings.LEADEXEC | changes
 
     return configure
+
+
+@pytest.fixture
+def stop_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Stop the clock, at a moment in epoch seconds."""
+    return lambda moment: monkeypatch.setattr("time.time", lambda: moment)
 
 
 @pytest.fixture

@@ -9,7 +9,11 @@ from django.contrib.auth import get_user_model
 from django.utils import timezone
 
 from django_leadexec import crypto
-from django_leadexec.models import LeadExecConnection, link, moment, writing
+from django_leadexec.clock import from_timestamp
+from django_leadexec.fields import Ciphertext
+from django_leadexec.leases import CLOCK_SKEW, Leased, writing
+from django_leadexec.linking import link
+from django_leadexec.models import LeadExecConnection
 from django_leadexec.secret import Secret
 
 _numbers = itertools.count(1)
@@ -35,7 +39,7 @@ def make_connection(
     """
     token = token or f"refresh-{next(_numbers)}"
     user = user or make_user()
-    with writing(using):
+    with writing(LeadExecConnection, using):
         row = link(
             user,
             app_id,
@@ -46,11 +50,30 @@ def make_connection(
             using=using,
         )
     if expires_in <= 0:
-        fields.setdefault("refresh_after", moment(time.time() + expires_in))
+        fields.setdefault("refresh_after", from_timestamp(time.time() + expires_in))
+    if fields.get("status") == row.Status.REVOKED:
+        LeadExecConnection.objects.using(using).filter(pk=row.pk).erase(timezone.now())
+        fields = {}
+        row.refresh_from_db(using=using)
     if fields:
-        LeadExecConnection.objects.using(using).filter(pk=row.pk).update(**fields)
+        LeadExecConnection.objects.using(using).filter(pk=row.pk).write(**fields)
         row.refresh_from_db(using=using)
     return row
+
+
+def plain(ciphertext: Ciphertext) -> str:
+    """What a column that holds ciphertext says."""
+    return ciphertext.decrypt().reveal()
+
+
+def lease_left(row: Leased) -> float:
+    """Seconds until the row's lease ends; negative once it has ended."""
+    return row.lease_until / 1000 - time.time()
+
+
+def is_leased(row: Leased) -> bool:
+    """Whether somebody holds the row, by the clock of whoever else may want it."""
+    return lease_left(row) > -CLOCK_SKEW
 
 
 def make_due_connections(count: int, prefix: str = "token") -> list[LeadExecConnection]:

@@ -1,10 +1,13 @@
 """Commands in processes of their own, on the test's database and provider."""
 
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -25,8 +28,19 @@ def start_module(
     **environment: str,
 ) -> "subprocess.Popen[str]":
     """``python -m`` with these arguments, in this environment."""
+    command = (sys.executable, "-m", *arguments)
+    return start_program(provider, *command, start_new_session=start_new_session, **environment)
+
+
+def start_program(
+    provider: Provider | None,
+    *command: str,
+    start_new_session: bool = False,
+    **environment: str,
+) -> "subprocess.Popen[str]":
+    """A program with its arguments, in this environment."""
     return subprocess.Popen(
-        [sys.executable, "-m", *arguments],
+        command,
         env=os.environ
         | {
             "DJANGO_SETTINGS_MODULE": "tests.settings",
@@ -43,11 +57,22 @@ def start_module(
     )
 
 
-def visit(package: str, **environment: str) -> str:
-    """What ``python -m PACKAGE.visit`` prints: it visits a site with settings of its own."""
+# Seconds. Long enough for a visit with every stack recorded, beside other load.
+SCENARIO_TIMEOUT = 600
+
+
+def run_scenario(package: str, **environment: str) -> str:
+    """What ``python -m PACKAGE.scenario`` prints: it visits a site with settings of its own."""
     environment |= {"DJANGO_SETTINGS_MODULE": f"{package}.settings"}
-    process = start_module(None, f"{package}.visit", start_new_session=False, **environment)
-    out, errors = process.communicate(timeout=120)
+    process = start_module(None, f"{package}.scenario", start_new_session=False, **environment)
+    try:
+        out, errors = process.communicate(timeout=SCENARIO_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, errors = process.communicate()
+        raise AssertionError(
+            f"{package}.scenario took over {SCENARIO_TIMEOUT} s. {errors}"
+        ) from None
     assert process.returncode == 0, errors
     return out
 
@@ -70,3 +95,17 @@ def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < ends, "waited in vain"
         time.sleep(0.02)
+
+
+def wait_until_handled(process: "subprocess.Popen[str]") -> None:
+    """Wait until the command has taken its first signal: from then on, a SIGTERM would end it."""
+    status = Path(f"/proc/{process.pid}/status")
+
+    def catches_sigterm() -> int:
+        caught = re.search(r"SigCgt:\s*(\w+)", status.read_text())
+        assert caught
+        return int(caught[1], 16) >> (signal.SIGTERM - 1) & 1
+
+    if status.exists():  # on Linux
+        wait_until(lambda: not catches_sigterm())
+    time.sleep(0.2)

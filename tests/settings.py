@@ -56,4 +56,4 @@ LEADEXEC = {"APP_ID": "test-app", "BUTTON_ID": "test-button", "ENCRYPTION_KEYS":
 LEADEXEC |= {"BASE_URL": PROVIDER}
 LEADEXEC_SANDBOX = {"ALLOW_OUTSIDE_DEBUG": True}
 # The example project's own, for its views.
-SANDBOX, DEMO_PORT, LEADEXEC_DATA_API = True, 8000, "https://apidata.leadexec.net"
+SANDBOX, DEMO_PORT = True, 8000

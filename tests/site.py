@@ -9,8 +9,8 @@ from django_leadexec.session import LeadExecSession
 
 def identify(session: LeadExecSession) -> Any:
     """The account, as the stand-in's access tokens tell it: ``acme-2`` belongs to ``acme``."""
-    request = session.auth._get_token(None)  # type: ignore[union-attr]
-    return request.rpartition("-for-")[2].partition("-")[0]
+    token = session.auth._get_token(None).reveal()
+    return token.rpartition("-for-")[2].partition("-")[0]
 
 
 def create_user(account_id: str, session: LeadExecSession) -> Any:

@@ -138,6 +138,11 @@ class SocketServer:
             peer.close()
 
 
+def apis_at(url: str) -> dict[str, str]:
+    """Keys of LEADEXEC that make a server at this address both of LeadExec's APIs."""
+    return {"ACCOUNT_API_URL": url, "DATA_API_URL": url}
+
+
 @contextmanager
 def serving(talk: Talk) -> Iterator[SocketServer]:
     server = SocketServer(talk)

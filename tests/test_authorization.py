@@ -3,6 +3,7 @@
 The table of who may do what is tried in test_views.
 """
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,13 +14,18 @@ from django.db import connection
 from django.test import Client
 from pytest_django import Settings
 
-from django_leadexec import authorization
+from django_leadexec import accounts, authorization
+from django_leadexec.exceptions import ConnectionConflict
 from django_leadexec.models import LeadExecConnection, PendingRevocation
+from django_leadexec.secret import Secret
+from django_leadexec.session import LeadExecSession
 
 from . import provider as stand_in
-from .factories import make_connection, make_user
+from .factories import make_connection, make_user, plain
 from .provider import Answer, Provider
-from .visiting import (
+from .security import plugins
+from .sockets import Peer, apis_at, serving
+from .visitor import (
     DISCONNECT,
     LOGIN,
     agree,
@@ -43,6 +49,29 @@ def deleting(user: Any) -> Answer:
         return stand_in.fresh(provider, token)
 
     return answer
+
+
+def test_an_account_that_became_another_users_is_a_conflict_at_once_when_confirmed(
+    provider: Provider, configure: Callable[..., None]
+) -> None:
+    configure(IDENTIFY="tests.security.plugins.account")
+    make_connection("acme-1", account_id="acme")
+    waiting = authorization.LinkWaiting(Secret("acme-2"), "bolt")
+    with pytest.raises(ConnectionConflict):
+        authorization.confirm(waiting, make_user(), lambda: None)
+    assert LeadExecConnection.objects.count() == 1
+
+
+@pytest.mark.parametrize("first", ["token", "account"])
+def test_a_token_and_an_account_of_two_users_are_a_conflict_before_anybody_logs_in(
+    client: Client, provider: Provider, configure: Callable[..., None], first: str
+) -> None:
+    configure(IDENTIFY="tests.security.plugins.account")
+    one, other = make_user(), make_user()
+    of_token, of_account = (one, other) if first == "token" else (other, one)
+    make_connection("acme-1", user=of_token)
+    make_connection("another", user=of_account, account_id="acme")
+    assert_error(post(client, "acme-1"), 409, "conflict")
 
 
 class TestSessions:
@@ -150,7 +179,7 @@ class TestSessions:
         make_connection("old", user=victim)
         provider.answers["new"] = deleting(victim)
         assert_error(post(client, "new"), 403, "not_allowed")
-        assert PendingRevocation.objects.get().refresh_token == "old"
+        assert plain(PendingRevocation.objects.get().refresh_token) == "old"
 
     def test_a_user_who_is_deleted_before_their_confirmed_link_is_told_so_by_the_next_page(
         self, client: Client, victim: Any, provider: Provider, configure: Callable[..., None]
@@ -189,7 +218,7 @@ NO_ACCOUNT = [
 NO_USER = [
     *("create_nobody", "create_a_name", "create_a_group", "create_unsaved", "create_inactive"),
     *("create_staff", "create_one_and_return_another", "create_by_a_save_of_the_victim"),
-    *("create_and_fail", "create_what_exists"),
+    "create_and_fail",
 ]
 
 
@@ -234,6 +263,61 @@ class TestTheSitesOwnCode:
         assert not LeadExecConnection.objects.exists()
         assert [user.username for user in get_user_model().objects.all()] == ["victim"]
 
+    @pytest.mark.parametrize("name", ["create_after_a_call", "create_when_unavailable"])
+    def test_a_create_user_that_reaches_nobody_is_answered_as_identify_is(
+        self, client: Client, provider: Provider, configure: Callable[..., None], name: str
+    ) -> None:
+        configure(
+            CREATE_USER=f"tests.security.plugins.{name}", ACCOUNT_API_URL="http://127.0.0.1:9"
+        )
+        assert_error(post(client, "acme-1"), 502, "unavailable")
+        assert not LeadExecConnection.objects.exists()
+        assert not get_user_model().objects.exists()
+        assert user_of(client) is None
+
+    def test_a_user_name_that_is_taken_is_told_after_one_call(
+        self, client: Client, provider: Provider, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        make_user("acme")
+        calls = []
+
+        def create(account_id: str, session: LeadExecSession) -> Any:
+            calls.append(account_id)
+            return plugins.create(account_id, session)
+
+        monkeypatch.setattr(accounts, "import_string", {
+            "tests.security.plugins.account": plugins.account,
+            "tests.security.plugins.create": create,
+        }.get)  # fmt: skip
+        assert_error(post(client, "acme-1"), 409, "user_exists")
+        assert calls == ["acme"]
+        assert not LeadExecConnection.objects.exists()
+        assert [user.username for user in get_user_model().objects.all()] == ["acme"]
+        assert user_of(client) is None
+        # Whoever has that name can log in and link it.
+        client.force_login(get_user_model().objects.get(), backend=LOGIN)
+        assert post(client, "acme-1").json()["status"] == "confirm_required"
+
+    @pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer at a time")
+    def test_an_account_that_is_linked_meanwhile_is_no_taken_name(
+        self, client: Client, provider: Provider, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls = []
+
+        def create(account_id: str, session: LeadExecSession) -> Any:
+            calls.append(account_id)
+            elsewhere(lambda: make_connection("acme-2", user=make_user("acme"), account_id="acme"))
+            return plugins.create(account_id, session)
+
+        monkeypatch.setattr(accounts, "import_string", {
+            "tests.security.plugins.account": plugins.account,
+            "tests.security.plugins.create": create,
+        }.get)  # fmt: skip
+        assert post(client, "acme-1").json()["status"] == "signed_in"
+        assert calls == ["acme"]
+        assert user_of(client) == "acme"
+        assert LeadExecConnection.objects.holding("acme-1").get().user.username == "acme"
+
     def test_a_create_user_may_make_a_proxy_of_the_user_model(
         self, client: Client, provider: Provider, configure: Callable[..., None]
     ) -> None:
@@ -259,7 +343,7 @@ class TestTheSitesOwnCode:
             named.append(second.replace("_", " "))
             return named[-1]
 
-        monkeypatch.setattr(authorization, "_identify", identify)
+        monkeypatch.setattr(accounts, "identify", identify)
         assert post(client, "other-1").json()["status"] == "login_required"
         assert named
         assert user_of(client) is None
@@ -284,7 +368,8 @@ class TestTheSitesOwnCode:
     ) -> None:
         assert post(client, "acme-1").json()["status"] == "signed_in"
         other = Client(raise_request_exception=False)
-        assert post(other, "Acme-1").status_code == 500
+        answer = post(other, "Acme-1")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "user_exists")
         assert user_of(other) is None
         assert LeadExecConnection.objects.get().account_id == "acme"
 
@@ -297,7 +382,7 @@ class TestAtomicRequests:
     def test_no_call_holds_a_transaction_open(
         self, client: Client, victim: Any, provider: Provider, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from django_leadexec.client import Client as Calls
+        from django_leadexec.provider.client import Client as Calls
 
         inside: list[bool] = []
         for name in ("refresh", "revoke"):
@@ -326,3 +411,38 @@ class TestAtomicRequests:
         assert_error(post(client, "mine"), 422, "rejected")
         row.refresh_from_db()
         assert row.status == "rejected"
+
+
+def call_the_api(*arguments: Any) -> Any:
+    """An IDENTIFY and CREATE_USER of a site's, with a mistake in it."""
+    session = arguments[-1]
+    session.get(session.account_api)
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda path: accounts.identify(path, Secret("t")),
+        lambda path: accounts.create_user(path, "acme", Secret("t")),
+    ],
+    ids=["IDENTIFY", "CREATE_USER"],
+)
+def test_the_sites_own_code_leaves_no_connection_to_the_api_open(
+    ask: Any, settings: Settings
+) -> None:
+    hung_up = threading.Event()
+
+    def talk(peer: Peer) -> None:
+        while peer.request():
+            peer.send(stand_in.http({}))
+        hung_up.set()
+
+    settings.DEBUG = True
+    with serving(talk) as server:
+        settings.LEADEXEC = settings.LEADEXEC | apis_at(server.url)
+        # Whoever holds the error holds its frames, so that the garbage collector closes nothing.
+        with pytest.raises(ZeroDivisionError) as held:
+            ask(f"{__name__}.call_the_api")
+        assert hung_up.wait(20)
+    assert held.value.__traceback__

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.django_db
 def test_it_takes_a_verified_outcome() -> None:
     row = make_connection()
     user = authenticate(None, verified=SignedIn(row))
+    assert user
     assert user == row.user
     assert user.backend == "django_leadexec.backends.LeadExecBackend"
 

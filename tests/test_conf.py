@@ -1,4 +1,7 @@
 import traceback
+from collections import UserDict
+from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import FrozenInstanceError, fields
 from types import MappingProxyType
 from typing import Any
@@ -10,7 +13,8 @@ from django.test import override_settings
 from pytest_django import Settings
 
 from django_leadexec import conf
-from django_leadexec.conf import find_problems, get_settings, new_key, origin, parse_rate
+from django_leadexec.conf import find_problems, get_settings, new_key, origin
+from django_leadexec.setting_rules import RULES, parse_rate
 
 KEY = new_key()
 GOOD: dict[str, Any] = {"APP_ID": "app", "BUTTON_ID": "button", "ENCRYPTION_KEYS": [KEY]}
@@ -42,7 +46,8 @@ def test_what_is_not_set_has_its_documented_default() -> None:
     }
     assert defaults == {
         "base_url": "https://apps.leadexec.net",
-        "api_urls": ("https://api.leadexec.net", "https://apidata.leadexec.net"),
+        "account_api_url": "https://api.leadexec.net",
+        "data_api_url": "https://apidata.leadexec.net",
         "timeout": 10,
         "refresh_margin": 600,
         "sign_in": False,
@@ -53,7 +58,7 @@ def test_what_is_not_set_has_its_documented_default() -> None:
 
 
 def test_the_known_keys_are_the_documented_ones() -> None:
-    assert set(conf.RULES) == {field.name.upper() for field in fields(conf.Settings)}
+    assert set(RULES) == {field.name.upper() for field in fields(conf.Settings)}
 
 
 def test_what_is_set_is_what_is_read(settings: Settings) -> None:
@@ -63,7 +68,8 @@ def test_what_is_set_is_what_is_read(settings: Settings) -> None:
         "BUTTON_ID": "b",
         "ENCRYPTION_KEYS": keys,
         "BASE_URL": "https://sandbox.test/leadexec/",
-        "API_URLS": ["https://API.test:443/", "https://data.test:8443"],
+        "ACCOUNT_API_URL": "HTTPS://API.test:443/",
+        "DATA_API_URL": "https://data.test:8443/Lead-data/v_1.0/~x/",
         "TIMEOUT": 2.5,
         "REFRESH_MARGIN": 60,
         "SIGN_IN": True,
@@ -76,7 +82,8 @@ def test_what_is_set_is_what_is_read(settings: Settings) -> None:
         button_id="b",
         encryption_keys=tuple(keys),
         base_url="https://sandbox.test/leadexec",
-        api_urls=("https://api.test", "https://data.test:8443"),
+        account_api_url="https://api.test",
+        data_api_url="https://data.test:8443/Lead-data/v_1.0/~x",
         timeout=2.5,
         refresh_margin=60,
         sign_in=True,
@@ -141,21 +148,6 @@ BAD: dict[str, dict[str, list[object]]] = {
             ["https://apps.leadexec.net"],
         ]
     },
-    "E007": {
-        "API_URLS": [
-            None,
-            "https://api.leadexec.net",
-            [],
-            {"https://api.leadexec.net"},
-            [None],
-            ["api.leadexec.net"],
-            ["https://api.leadexec.net/v1"],
-            ["https://api.leadexec.net?"],
-            ["https://user@api.leadexec.net"],
-            ["https://api.leadexec.net", ""],
-            ["https://*.leadexec.net/*"],
-        ]
-    },
     "E008": {"TIMEOUT": [None, 0, 0.05, -1, 121, "10", True, float("nan"), float("inf"), [10]]},
     "E009": {"REFRESH_MARGIN": [None, -1, 3_001, 60.0, "600", True]},
     "E010": {"SIGN_IN": [None, 0, 1, "yes", "True"]},
@@ -169,6 +161,16 @@ BAD: dict[str, dict[str, list[object]]] = {
     "E015": {"CREATE_USER": ["", "create", "a.b-c", "a..b", len, True]},
 }
 
+
+BAD_PATHS = [
+    *("//", "/v1//", "//v1", "/v1//leads", "/.", "/..", "/v1/..", "/../v1", "/v1/./leads"),
+    *("/%2e%2e", "/v1%2fleads", "/v%31", "/v1;a", "/v1/..;/", "/v1\\leads", "/v1?", "/v1#", "/v 1"),
+    *("/v1/*", "/v1/@", "/vé", "/v1\n"),
+]
+for code, key in (("E020", "ACCOUNT_API_URL"), ("E021", "DATA_API_URL")):
+    urls = [f"https://api.test{path}" for path in BAD_PATHS]
+    listed = (["https://api.test"], ("https://api.test",), b"https://api.test")
+    BAD[code] = {key: [*BAD["E006"]["BASE_URL"], *urls, *listed]}
 
 BAD_VALUES = [
     pytest.param(code, key, value, id=f"{key}-{number}")
@@ -216,7 +218,7 @@ def test_an_unknown_key_is_a_problem_that_lists_the_known_ones(settings: Setting
     problems = find_problems()
     assert [problem.code for problem in problems] == ["E002", "E002"]
     assert problems[0].message == "LEADEXEC has an unknown key 'APPID'."
-    assert all(key in problems[0].hint for key in conf.RULES)
+    assert all(key in problems[0].hint for key in RULES)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +239,7 @@ def test_the_hint_for_missing_keys_has_one_ready_to_paste(settings: Settings) ->
     assert key not in second
 
 
-def test_all_problems_are_told_at_once(settings: Settings) -> None:
+def test_all_problems_are_reported_at_once(settings: Settings) -> None:
     settings.LEADEXEC = {"APP_ID": "", "TIMEOUT": 0, "OTHER": 1}
     assert codes() == ["E002", "E003", "E004", "E005", "E008"]
 
@@ -247,8 +249,9 @@ def test_all_problems_are_told_at_once(settings: Settings) -> None:
     [
         ({"BASE_URL": "http://apps.leadexec.net"}, ["E013"]),
         ({"BASE_URL": "HTTP://apps.leadexec.net"}, ["E013"]),
-        ({"API_URLS": ["https://api.leadexec.net", "http://apidata.leadexec.net"]}, ["E013"]),
-        ({"BASE_URL": "http://a.test", "API_URLS": ["http://b.test"]}, ["E013", "E013"]),
+        ({"ACCOUNT_API_URL": "http://api.leadexec.net"}, ["E013"]),
+        ({"DATA_API_URL": "http://127.0.0.1:8000/sandbox/data-api"}, ["E013"]),
+        ({"BASE_URL": "http://a.test", "DATA_API_URL": "http://b.test"}, ["E013", "E013"]),
         ({"BASE_URL": "HTTPS://apps.leadexec.net"}, []),
     ],
 )
@@ -296,8 +299,9 @@ def test_create_user_needs_sign_in_and_identify(
         {"CREATE_USER": None, "IDENTIFY": None},
         {"ENCRYPTION_KEYS": (KEY,)},
         {"ENCRYPTION_KEYS": [KEY, new_key(), KEY]},
-        {"API_URLS": ("https://api.leadexec.net",)},
-        {"API_URLS": ["https://[::1]:8443/", "https://127.0.0.1"]},
+        {"ACCOUNT_API_URL": "https://[::1]:8443/", "DATA_API_URL": "https://127.0.0.1"},
+        {"ACCOUNT_API_URL": "https://a.test", "DATA_API_URL": "https://a.test"},
+        {"DATA_API_URL": "https://a.test/..a/b../c.d/"},
         {"BASE_URL": "https://apps.leadexec.net:8443/a/b/"},
         {"TIMEOUT": 0.1},
         {"TIMEOUT": 120},
@@ -314,9 +318,42 @@ def test_good_values_are_no_problem(settings: Settings, changes: dict[str, Any])
     get_settings()
 
 
-def test_any_mapping_will_do(settings: Settings) -> None:
-    settings.LEADEXEC = MappingProxyType(GOOD)
-    assert codes() == []
+class PerTenant(UserDict[str, Any]):
+    """Values that depend on a context variable."""
+
+    tenant = ContextVar("tenant", default="first")
+
+    def __getitem__(self, key: str) -> Any:
+        return f"{self.tenant.get()}-app" if key == "APP_ID" else super().__getitem__(key)
+
+
+@pytest.mark.parametrize("value", [MappingProxyType(GOOD), PerTenant(GOOD)])
+def test_a_mapping_whose_values_may_change_with_the_tenant_is_refused(
+    settings: Settings, value: Mapping[str, Any]
+) -> None:
+    settings.LEADEXEC = GOOD
+    get_settings()
+    settings.LEADEXEC = value
+    [problem] = find_problems()
+    assert problem.code == "E001"
+    assert problem.message == f"LEADEXEC must be a dict, not {type(value).__name__}."
+    assert "Use a plain dict" in problem.hint
+    assert "ENCRYPTION_KEYS" not in problem.hint
+    with pytest.raises(ImproperlyConfigured, match="LEADEXEC must be a dict"):
+        get_settings()
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"), [({"SIGN_IN": True}, {"SIGN_IN": 1}), ({"TIMEOUT": 1}, {"TIMEOUT": True})]
+)
+def test_a_wrong_type_is_refused_after_an_equal_value_of_the_right_one(
+    settings: Settings, good: dict[str, Any], bad: dict[str, Any]
+) -> None:
+    settings.LEADEXEC = GOOD | good
+    get_settings()
+    settings.LEADEXEC = GOOD | bad
+    with pytest.raises(ImproperlyConfigured):
+        get_settings()
 
 
 # What is in force
@@ -333,15 +370,15 @@ def test_an_override_takes_effect_at_once() -> None:
 
 
 def test_a_change_in_place_takes_effect_at_once(settings: Settings) -> None:
-    settings.LEADEXEC = {**GOOD, "ENCRYPTION_KEYS": [KEY], "API_URLS": ["https://a.test"]}
+    settings.LEADEXEC = {**GOOD, "ENCRYPTION_KEYS": [KEY]}
     get_settings()
     settings.LEADEXEC["TIMEOUT"] = 3
     assert get_settings().timeout == 3
     other = new_key()
     settings.LEADEXEC["ENCRYPTION_KEYS"].insert(0, other)
     assert get_settings().encryption_keys == (other, KEY)
-    settings.LEADEXEC["API_URLS"].append("https://b.test")
-    assert get_settings().api_urls == ("https://a.test", "https://b.test")
+    settings.LEADEXEC["DATA_API_URL"] = "https://b.test"
+    assert get_settings().data_api_url == "https://b.test"
     del settings.LEADEXEC["APP_ID"]
     with pytest.raises(ImproperlyConfigured):
         get_settings()
@@ -389,7 +426,8 @@ def test_improperly_configured_shows_no_value(settings: Settings) -> None:
         "BUTTON_ID": [CANARY],
         "ENCRYPTION_KEYS": [CANARY],
         "BASE_URL": f"https://{CANARY}:{CANARY}@host",
-        "API_URLS": [CANARY],
+        "ACCOUNT_API_URL": f"https://{CANARY}/..",
+        "DATA_API_URL": [CANARY],
         "TIMEOUT": CANARY,
         "REFRESH_MARGIN": CANARY,
         "SIGN_IN": CANARY,
@@ -401,7 +439,7 @@ def test_improperly_configured_shows_no_value(settings: Settings) -> None:
     with pytest.raises(ImproperlyConfigured) as caught:
         get_settings()
     assert CANARY not in str(caught.value)
-    assert all(key in str(caught.value) for key in conf.RULES)
+    assert all(key in str(caught.value) for key in RULES)
     assert "manage.py check" in str(caught.value)
     assert not any(CANARY in problem.message + problem.hint for problem in find_problems())
 

@@ -2,6 +2,7 @@ import hashlib
 import re
 import traceback
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
@@ -13,6 +14,7 @@ from pytest_django import Settings
 from django_leadexec import crypto
 from django_leadexec.conf import get_settings, new_key
 from django_leadexec.exceptions import DecryptionFailed, LeadExecError
+from django_leadexec.secret import Secret
 
 OLD, NEW = new_key(), new_key()
 
@@ -24,7 +26,7 @@ def use(settings: Settings, *keys: str) -> None:
 @fuzz(deadline=None, database=None, max_examples=50)
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_what_is_encrypted_comes_back(text: str) -> None:
-    assert crypto.decrypt(crypto.encrypt(text)) == text
+    assert crypto.decrypt(crypto.encrypt(text)).reveal() == text
 
 
 def test_ciphertext_is_not_the_text_and_never_the_same() -> None:
@@ -43,7 +45,7 @@ def test_every_key_decrypts(settings: Settings) -> None:
     use(settings, OLD)
     ciphertext = crypto.encrypt("token")
     use(settings, NEW, OLD)
-    assert crypto.decrypt(ciphertext) == "token"
+    assert crypto.decrypt(ciphertext).reveal() == "token"
 
 
 @pytest.fixture
@@ -75,7 +77,7 @@ def test_text_that_is_no_text_is_an_error() -> None:
 
 def test_an_error_page_with_the_locals_of_each_frame_shows_no_key(foreign: str) -> None:
     with pytest.raises(DecryptionFailed) as caught:
-        crypto.decrypt(foreign)
+        crypto.rotate(foreign)
     seen = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
     frames = [frame for frame in seen.stack if frame.filename == crypto.__file__]
     assert frames
@@ -92,7 +94,7 @@ def test_rotating_moves_the_text_under_the_first_key(settings: Settings) -> None
     after = crypto.rotate(before)
     assert crypto.is_current(after)
     use(settings, NEW)
-    assert crypto.decrypt(after) == "token"
+    assert crypto.decrypt(after).reveal() == "token"
     with pytest.raises(DecryptionFailed):
         crypto.decrypt(before)
 
@@ -144,6 +146,13 @@ def test_an_identity_is_64_hex_digits() -> None:
     assert re.fullmatch(r"[0-9a-f]{64}", crypto.identity("app", "account", "größe 🙂"))
 
 
+def test_an_identity_never_changes_as_the_rows_on_file_have_it() -> None:
+    of_account = "b99d90d130554c2c0bd56ac0fd1807f31654b8b41126f86cd905e3c1547549ce"
+    of_user = "d826bc4312483110c46624e6c066ebcfea8244205bd94d5f7af0fb9b12b4ddd7"
+    assert crypto.identity_of("app", "5", 7) == crypto.identity("app", "account", "5") == of_account
+    assert crypto.identity_of("app", "", 5) == crypto.identity("app", "user", "5") == of_user
+
+
 def test_an_identity_stands_for_one_account_of_one_application() -> None:
     cases = [
         ("app", "account", "5"),
@@ -165,3 +174,24 @@ def test_an_identity_does_not_depend_on_the_keys(settings: Settings) -> None:
     before = crypto.identity("app", "account", "5")
     use(settings, NEW)
     assert crypto.identity("app", "account", "5") == before
+
+
+class Interrupted(Exception):
+    """As Celery's SoftTimeLimitExceeded: raised by a signal, wherever the program is."""
+
+
+@pytest.mark.parametrize("digest", [crypto.fingerprint, crypto.fingerprints])
+def test_an_interruption_shows_no_key(
+    digest: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise Interrupted
+
+    monkeypatch.setattr("django_leadexec.crypto.hmac.new", interrupt)
+    with pytest.raises(Interrupted) as caught:
+        digest(Secret("t"))
+    [key] = settings.LEADEXEC["ENCRYPTION_KEYS"]
+    frames = [frame for frame, _line in traceback.walk_tb(caught.value.__traceback__)]
+    theirs = [frame.f_locals for frame in frames if frame.f_code.co_filename != __file__]
+    assert theirs
+    assert key not in repr(theirs)

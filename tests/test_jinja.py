@@ -7,6 +7,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.template import TemplateSyntaxError
 from django.test import RequestFactory
 
+from django_leadexec.visitor_mark import mark_of
+
 jinja2 = pytest.importorskip("jinja2")
 
 
@@ -30,11 +32,13 @@ def test_the_global_renders_the_same_button_unescaped_by_autoescape():
 
 
 def test_options_are_escaped():
-    source = "{{ leadexec_button(label=label, next='/a/', css_class='wide') }}"
+    source = "{{ leadexec_button(label=label, next='/a/', css_class='wide', load='click') }}"
     html = render(source, request=make_request(), label="<Log in>")
     assert "&lt;Log in&gt;</button>" in html
     assert 'data-next="/a/"' in html
     assert "leadexec wide" in html
+    assert 'data-load="click"' in html
+    assert f'data-visitor="{mark_of(None)}"' in html
 
 
 def test_a_template_without_request_is_a_clear_error():
@@ -48,6 +52,7 @@ def test_the_rule_of_one_button_holds_here_too(settings):
         render("{{ leadexec_button() }}{{ leadexec_button() }}", request=make_request())
 
 
+@pytest.mark.slow
 def test_the_tag_works_where_jinja2_is_not_installed():
     code = (
         "import sys; sys.modules['jinja2'] = None; import django; django.setup();"

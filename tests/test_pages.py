@@ -8,9 +8,10 @@ from django.template.loader import render_to_string
 from django.test import RequestFactory
 from django.utils import translation
 
+from django_leadexec.models import LeadExecConnection
 from django_leadexec.pages import find_template
 
-from .factories import make_user
+from .factories import make_connection, make_user
 
 
 def confirm(**context):
@@ -22,8 +23,8 @@ def confirm(**context):
 
 def test_the_confirm_page_names_both_sides_as_text():
     html = confirm(account_id="<acme>")
-    assert "<dd>&lt;acme&gt;</dd>" in html
-    assert "<dd>&lt;ada&gt;</dd>" in html
+    assert "<dd><bdi>&lt;acme&gt;</bdi></dd>" in html
+    assert "<dd><bdi>&lt;ada&gt;</bdi></dd>" in html
 
 
 def test_an_account_that_is_not_known_by_name_is_described():
@@ -38,6 +39,12 @@ def test_its_form_posts_yes_or_no_with_a_csrf_token():
     assert 'name="confirm" value="no"' in html
 
 
+def test_it_tells_how_to_connect_another_account():
+    html = confirm()
+    assert "Use another LeadExec account" in html
+    assert "Sign out at LeadExec" in html
+
+
 def test_an_error_is_shown_where_a_screen_reader_hears_it():
     assert 'role="alert"' not in confirm()
     assert 'role="alert">Try &lt;later&gt;</p>' in confirm(error="Try <later>")
@@ -50,22 +57,29 @@ def test_the_pages_hold_no_inline_code_or_style():
     assert "<style" not in html
 
 
-@pytest.mark.parametrize("language", ["en", "ar"])
+@pytest.mark.parametrize("language", ["en", "ar", "he"])
 def test_the_page_states_its_language_and_direction(language):
     with translation.override(language):
         html = confirm()
     assert f'<html lang="{language}"' in html
-    assert ('dir="rtl"' in html) is (language == "ar")
+    assert ('dir="rtl"' in html) is (language != "en")
 
 
 def test_a_dark_page_is_dark_before_its_stylesheet_has_come():
     assert '<meta name="color-scheme" content="light dark">' in confirm()
 
 
-def test_the_connect_page_shows_the_button_and_where_it_leads():
-    request = RequestFactory().get("/leadexec/connect/")
-    html = render_to_string("django_leadexec/connect.html", {"next_url": "/after/"}, request)
-    assert ">Connect with LeadExec</button>" in html
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("is_rejected", "label"), [(False, "Connect LeadExec"), (True, "Reconnect LeadExec")]
+)
+def test_the_connect_page_shows_what_a_click_does_and_where_it_leads(client, is_rejected, label):
+    user = make_user()
+    if is_rejected:
+        make_connection("t", user=user, status=LeadExecConnection.Status.REJECTED)
+    client.force_login(user)
+    html = client.get("/leadexec/connect/", {"next": "/after/"}).text
+    assert f">{label}</button>" in html
     assert 'data-next="/after/"' in html
 
 

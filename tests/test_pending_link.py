@@ -5,20 +5,22 @@ import time
 from collections.abc import Callable
 
 import pytest
+from django.contrib.messages import get_messages
 from django.test import Client
 from pytest_django import Settings
 
-from django_leadexec import authorization, pending_link
+from django_leadexec import accounts, pending_link
 from django_leadexec.models import LeadExecConnection
 
 from . import provider as stand_in
 from .factories import make_connection, make_user
 from .provider import Provider
-from .visiting import (
+from .visitor import (
     CONFIRM,
     CONNECT,
     LOGIN,
     agree,
+    confirmed,
     link_shown,
     post,
 )
@@ -64,7 +66,7 @@ class TestPlantedLinks:
         client.force_login(make_user("victim"), backend=LOGIN)
         link = link_shown(client)
         client.post(CONFIRM, fields | {"link": link})
-        client.post(CONFIRM, {"confirm": "yes", "link": link})
+        agree(client, link)
         assert not LeadExecConnection.objects.exists()
         assert pending_link.KEY not in client.session
 
@@ -74,7 +76,7 @@ class TestPlantedLinks:
         post(client, "attackers-1")
         client.force_login(make_user("victim"), backend=LOGIN)
         for fields in ({}, {"link": ""}, {"link": "x"}, {"link": "attackers-1"}):
-            response = client.post(CONFIRM, {"confirm": "yes", **fields})
+            response = client.post(CONFIRM, confirmed(client, "x") | fields)
             assert response.status_code == 409
             assert "attackers" in response.content.decode()
         assert not LeadExecConnection.objects.exists()
@@ -89,7 +91,7 @@ class TestPlantedLinks:
         seen = link_shown(client)
         post(client, "attackers-1")
         for _ in range(2):
-            response = client.post(CONFIRM, {"confirm": "yes", "link": seen})
+            response = agree(client, seen)
             assert "attackers" in response.content.decode()
             assert not LeadExecConnection.objects.exists()
             client.get(CONFIRM)  # as the other tab would
@@ -106,12 +108,26 @@ class TestPlantedLinks:
             monkeypatch.setattr(
                 "django_leadexec.pending_link.time.time", lambda m=minutes: began + 60 * m
             )
-            client.post(CONFIRM, {"confirm": "yes", "link": link})
+            agree(client, link)
             assert pending_link.KEY in client.session
         provider.default = stand_in.fresh
         monkeypatch.setattr("django_leadexec.pending_link.time.time", lambda: began + 601)
-        client.post(CONFIRM, {"confirm": "yes", "link": link})
+        agree(client, link)
         assert not LeadExecConnection.objects.exists()
+        assert pending_link.KEY not in client.session
+
+    def test_an_account_that_has_become_another_users_meanwhile_is_a_conflict(
+        self, client: Client, provider: Provider
+    ) -> None:
+        client.force_login(make_user("victim"), backend=LOGIN)
+        post(client, "attackers-1")
+        make_connection("attackers-2", account_id="attackers")
+        asked = sum(provider.refreshes.values())
+        page = agree(client)
+        told = [str(message) for message in get_messages(page.wsgi_request)]
+        assert told == ["This LeadExec account is connected to another user of this site."]
+        assert LeadExecConnection.objects.count() == 1
+        assert sum(provider.refreshes.values()) <= asked + 1
         assert pending_link.KEY not in client.session
 
     def test_a_change_of_user_drops_it(self, client: Client, provider: Provider) -> None:
@@ -119,7 +135,7 @@ class TestPlantedLinks:
         client.force_login(make_user("first"), backend=LOGIN)
         link = link_shown(client)
         client.force_login(make_user("second"), backend=LOGIN)
-        client.post(CONFIRM, {"confirm": "yes", "link": link})
+        agree(client, link)
         assert not LeadExecConnection.objects.exists()
 
     def test_a_new_password_of_the_same_user_drops_it(
@@ -143,7 +159,7 @@ class TestPlantedLinks:
         link = link_shown(client)
         owner = make_user("owner")
         make_connection("acme-2", user=owner, account_id="acme")
-        client.post(CONFIRM, {"confirm": "yes", "link": link})
+        agree(client, link)
         assert [row.user for row in LeadExecConnection.objects.all()] == [owner]
 
     def test_what_is_linked_is_the_account_that_was_shown(
@@ -153,8 +169,8 @@ class TestPlantedLinks:
         post(client, "attackers-1")
         client.force_login(make_user("victim"), backend=LOGIN)
         link = link_shown(client)
-        monkeypatch.setattr(authorization, "_identify", lambda path, access_token: "renamed")
-        response = client.post(CONFIRM, {"confirm": "yes", "link": link})
+        monkeypatch.setattr(accounts, "identify", lambda path, access_token: "renamed")
+        response = agree(client, link)
         assert response.status_code == 409
         assert "renamed" in response.content.decode()
         assert not LeadExecConnection.objects.exists()
@@ -178,7 +194,7 @@ class TestPlantedLinks:
         session = client.session
         session[pending_link.KEY] = {**session[pending_link.KEY], "refresh_token": "plain-token"}
         session.save()
-        client.post(CONFIRM, {"confirm": "yes", "link": link})
+        agree(client, link)
         assert not LeadExecConnection.objects.exists()
         assert pending_link.KEY not in client.session
 

@@ -1,119 +1,104 @@
 """The README holds what it promises to those who follow it."""
 
-import os
 import re
-import subprocess
-import sys
-from dataclasses import MISSING, fields
 from pathlib import Path
 
-from django.core.management import load_command_class
+import pytest
 
-from django_leadexec.conf import Settings
+from django_leadexec.checks import SITE
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text("utf-8")
+from .docs.new_site import NewSite, free_port
+from .docs.snippets import DOCS, ROOT, blocks_of
+from .test_documents import anchors
 
-
-def rows(header: str) -> dict[str, str]:
-    """The table under this header: first cell, without its quotes, to second cell."""
-    table = README.partition(f"| {header} |")[2].partition("\n\n")[0]
-    lines = [line.split(" | ") for line in table.splitlines()[2:]]
-    return {line[0].strip("| `"): line[1].strip("| `") for line in lines}
+README = ROOT / "README.md"
+TEXT = README.read_text("utf-8")
 
 
-def test_its_table_has_each_setting_with_its_default() -> None:
-    expected = {}
-    for field in fields(Settings):
-        default = list(field.default) if isinstance(field.default, tuple) else field.default
-        shown = "required" if default is MISSING else repr(default).replace("'", '"')
-        expected[field.name.upper()] = shown
-    assert rows("key | default") == expected
+def test_it_is_short() -> None:
+    assert len(TEXT.split()) <= 700
 
 
-def test_its_table_has_each_flag_of_the_command() -> None:
-    command = load_command_class("django_leadexec", "refresh_leadexec_tokens")
-    parser = command.create_parser("manage.py", "refresh_leadexec_tokens")
-    own = {flag for action in parser._actions for flag in action.option_strings}
-    djangos = {"-h", "--help", "--version", "-v", "--verbosity", "--settings", "--pythonpath"}
-    djangos |= {"--traceback", "--no-color", "--force-color", "--skip-checks"}
-    assert {flag.partition(" ")[0] for flag in rows("flag")} == own - djangos
+def test_its_links_work_wherever_it_is_shown() -> None:
+    """PyPI shows it, too, and has none of the repository's files."""
+    links = re.findall(r"\]\(([^)\s]+)\)", TEXT)
+    assert len(links) > 5
+    for link in links:
+        assert link.startswith(f"{SITE}/")
+        page, _, anchor = link.removeprefix(f"{SITE}/").partition("#")
+        if page.startswith("_images/"):
+            # Sphinx puts the pictures of all pages there.
+            name = Path(page).name
+            assert len(list(DOCS.rglob(name))) == 1
+            assert f"/{name})" in (DOCS / "index.md").read_text("utf-8")
+        else:
+            document = DOCS / page.replace(".html", ".md")
+            assert document.is_file(), link
+            assert not anchor or anchor in anchors(document), link
 
 
-class Site:
-    """A site that `startproject` has just made."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
-        self.run("-m", "django", "startproject", "mysite", ".")
-
-    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    def manage(self, *arguments: str) -> str:
-        """All that a command has said."""
-        done = self.run("manage.py", *arguments)
-        return done.stdout + done.stderr
-
-    def paste(self, code: str) -> None:
-        """Put the parts of a snippet into the files that they name."""
-        code = code.replace("[...,", "[*INSTALLED_APPS,", 1).replace("[...,", "[*urlpatterns,", 1)
-        for name, part in re.findall(r"# (\w+\.py)\n(.*?)(?=\n# \w+\.py|\Z)", code, re.DOTALL):
-            with (self.folder / "mysite" / name).open("a") as file:
-                file.write(part + "\n")
+def test_it_claims_no_more_than_the_benchmarks_show() -> None:
+    claimed = set(re.findall(r"\b(\w+) million\b", TEXT))
+    played = (DOCS / "benchmarks.md").read_text("utf-8")
+    assert claimed == {"a"}
+    assert "| connections that the day stands for | 1,000,000 " in played
 
 
-OWN_TEST = """
+CALL = """
 from django.contrib.auth.models import User
-from django.test import TestCase
-from django_leadexec.testing import fake_leadexec
+from django.test import Client
+from django_leadexec.sandbox import provider
 
+client = Client(headers={"host": "127.0.0.1"})
+client.force_login(User.objects.create_user("ada"))
+first = client.get("/lead-types/").url
+[token] = provider.create_grants("your-app-id")
+visitor = client.get("/leadexec/state/").json()["visitor"]
+body = {"token": token, "gesture": True, "visitor": visitor}
+client.post("/leadexec/callback/", body, content_type="application/json")
+print(first, [sorted(it) for it in client.get("/lead-types/").json()])
+"""
 
-class Tests(TestCase):
-    def test_a_visitor_connects(self):
-        user = User.objects.create_user("ada")
-        self.client.force_login(user)
-        body = {"refreshToken": "token", "gesture": True}
-        with fake_leadexec() as leadexec:
-            self.client.post("/leadexec/callback/", body, content_type="application/json")
-            self.assertTrue(user.leadexec_connections.active().get().get_access_token())
-        self.assertEqual(leadexec.refreshed, ["token"])
+BUTTON = """
+from django.contrib.auth.models import AnonymousUser
+from django.template import engines
+from django.test import RequestFactory
+
+request = RequestFactory().get("/page/")
+request.user = AnonymousUser()
+print(engines["django"].from_string('''%s''').render({}, request))
 """
 
 
-def snippets() -> list[str]:
-    """The Python that goes into files, in order: the two steps, and the sandbox."""
-    found = re.findall(r"^( *)```python\n(.*?)\n *```", README, re.DOTALL | re.MULTILINE)
-    codes = [re.sub(f"^{indent}", "", code, flags=re.MULTILINE) for indent, code in found]
-    return [code for code in codes if code.startswith("# settings.py")]
-
-
+@pytest.mark.slow
 def test_its_steps_make_a_site_with_the_sandbox(tmp_path: Path) -> None:
-    apps, configuration, sandbox = snippets()
-    site = Site(tmp_path)
-    site.paste(apps)
-    site.paste(re.sub(r".*ENCRYPTION_KEYS.*\n", "", configuration))
-    key = re.search(r"A new key, ready to paste: '(.+)'", site.manage("check"))
-    assert key
-    site.environment["LEADEXEC_KEY"] = key[1]
-    site.paste(configuration)
-    site.paste(sandbox)
-    assert "no issues" in site.manage("check")
-    assert "leadexec_sandbox.0001_initial... OK" in site.manage("migrate")
-    (tmp_path / "mysite" / "tests.py").write_text(OWN_TEST)
-    assert site.manage("test").endswith("OK\nDestroying test database for alias 'default'...\n")
-    assert site.manage("refresh_leadexec_tokens").startswith("0 refreshed")
-    visit = (
-        "from django.test import Client\n"
-        "page = Client().get('/sandbox/js/le-app-button.js', headers={'host': 'localhost'})\n"
-        "print(page.status_code)"
-    )
-    assert site.manage("shell", "-c", visit).splitlines()[-1] == "200"
+    blocks = [block for block in blocks_of(README) if block.code.strip()]
+    demo, install, settings, urls, sandbox, commands, button, views = blocks
+    assert re.findall(r"^make ([\w-]+)", demo.code, re.MULTILINE) == ["demo", "demo-watch"]
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert {"demo", "demo-watch"} <= set(targets)
+
+    site = NewSite(tmp_path, free_port())
+    site.run("django-admin startproject mysite .")
+    pip, export = install.code.splitlines()
+    assert pip == "pip install django-leadexec"
+    site.run(export)
+    site.paste(settings, "mysite")
+    site.paste(urls, "mysite")
+    # Before the sandbox is there, the samples are what is wrong.
+    assert site.run("python manage.py check").count("leadexec.W009") == 2
+    site.paste(sandbox, "mysite")
+    check, migrate, collect = map(site.run, commands.code.splitlines())
+    assert "no issues" in check
+    assert "leadexec_sandbox.0001_initial... OK" in migrate
+    assert "static files copied" in collect
+    (tmp_path / "button.py").write_text(BUTTON % button.code)
+    assert 'id="leAppButton"' in site.run("python manage.py shell -v 0 < button.py")
+    site.paste(views, "mysite")
+    (tmp_path / "call.py").write_text(CALL)
+    with site.serving():
+        said = site.run("python manage.py shell -v 0 < call.py")
+    assert "/leadexec/connect/?next=%2Flead-types%2F" in said
+    assert "[['LeadTypeUID', 'Name'], ['LeadTypeUID', 'Name']]" in said
+    production = re.findall(r"`python (manage\.py refresh[^`]*)`", TEXT)
+    assert site.run(f"python {production[0]}").startswith("0 refreshed")

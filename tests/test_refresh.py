@@ -5,35 +5,35 @@ import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import count, pairwise
+from typing import Any
 
 import pytest
 from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 from pytest_django import Settings
 
-from django_leadexec import refresh
+from django_leadexec.claims import Claim, Unwritten
+from django_leadexec.clock import from_timestamp
 from django_leadexec.fields import Ciphertext
-from django_leadexec.models import (
-    ConnectionQuerySet,
-    LeadExecConnection,
-    PendingRevocation,
-    moment,
-)
-from django_leadexec.refresh import Options, Refresher, Report
+from django_leadexec.models import ConnectionQuerySet, LeadExecConnection, PendingRevocation
+from django_leadexec.outbox import OutboxQuerySet
+from django_leadexec.refresh import Options, Refresher, Report, circuit_breaker, gate, turn, work
+from django_leadexec.refresh.jobs import Answer, NotAsked, RefreshJob
+from django_leadexec.refresh.workers import ThreadPool
 
 from . import provider as stand_in
+from .bounded_watch import stopping_in_time
 from .concurrency.threads import begin
-from .factories import make_connection, make_due_connections
+from .factories import is_leased, make_connection, make_due_connections, plain
 from .processes import wait_until
 from .provider import Provider
-from .watching import stopping_in_time
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refresh, "PROBE_PAUSE", 0.02)
+    monkeypatch.setattr(circuit_breaker, "FIRST_PAUSE", 0.02)
 
 
 def run(**changes: object) -> Report:
@@ -70,11 +70,11 @@ def test_refreshes_what_is_due_and_nothing_else(provider: Provider) -> None:
     assert (report.refreshed, report.failed, report.skipped) == (1, 0, 0)
     assert set(provider.refreshes) == {"due"}
     due.refresh_from_db()
-    assert due.access_token == "access-1-for-due"
-    assert due.refresh_token == "due"
+    assert plain(due.access_token) == "access-1-for-due"
+    assert plain(due.refresh_token) == "due"
     assert due.lives(3000)
     later.refresh_from_db()
-    assert later.access_token == "stored-access-for-later"
+    assert plain(later.access_token) == "stored-access-for-later"
 
 
 def test_a_second_run_finds_nothing_left_to_do(provider: Provider) -> None:
@@ -92,7 +92,7 @@ def test_a_refusal_rejects_and_keeps_the_tokens(provider: Provider) -> None:
     assert (report.refreshed, report.rejected) == (1, 1)
     row.refresh_from_db()
     assert row.status == "rejected"
-    assert row.refresh_token == "bad"
+    assert plain(row.refresh_token) == "bad"
     assert row.last_error == "Refused: not valid"
     assert 3000 < seconds_until(row.refresh_after) <= 3600
 
@@ -176,21 +176,22 @@ def test_a_provider_that_takes_its_time_is_called_by_all_workers_at_once(
 def test_threads_that_only_wait_for_each_other_get_no_more_beside_them(
     provider: Provider,
 ) -> None:
-    make_connection("t", expires_in=-1)
-    running = refresh._Run(Refresher(Options.for_all("default", workers=16)), None)
-    running._start_thread()
-    running.in_flight = 100
+    pool = ThreadPool(lambda job: Answer(job, NotAsked()), size=16)
+    pool._start_thread()
+    pool.in_flight = 100
     counts = []
     for useful in (0.3, 1.0, 2.5, float("inf"), float("inf"), float("inf")):
-        running._add_threads(useful)
-        counts.append(len(running.workers))
-    running._dismiss()
+        pool._add_threads(useful)
+        counts.append(len(pool._threads))
+    pool.finish(lambda answer: None)
     assert counts == [1, 1, 3, 12, 16, 16]
 
 
 def test_limit_stops_after_so_many_rows(provider: Provider) -> None:
     make_due_connections(10)
-    assert run(limit=4).refreshed == 4
+    report = run(limit=4)
+    # What it was told to leave is not left over.
+    assert (report.refreshed, report.left) == (4, 0)
 
 
 def test_limit_is_for_each_kind_of_row(provider: Provider) -> None:
@@ -202,7 +203,7 @@ def test_limit_is_for_each_kind_of_row(provider: Provider) -> None:
 
 
 def test_within_leaves_what_has_failed_to_its_own_time(provider: Provider) -> None:
-    later = moment(time.time() + 300)
+    later = from_timestamp(time.time() + 300)
     make_connection("backs off", expires_in=1200, attempts=3, refresh_after=later)
     make_connection("refused", expires_in=1200, attempts=1, refresh_after=later, status="rejected")
     make_connection("good", expires_in=1200)
@@ -210,12 +211,13 @@ def test_within_leaves_what_has_failed_to_its_own_time(provider: Provider) -> No
     assert dict(provider.refreshes) == {"good": 1}
 
 
+@pytest.mark.slow
 def test_a_rate_with_pauses_longer_than_a_lease_is_kept(
     provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_due_connections(3)
     # Beside the call itself. Well over LOOK_AHEAD, as a claim may take its time, too.
-    monkeypatch.setattr(refresh, "QUEUE_TIME", 1.9)
+    monkeypatch.setattr(work, "QUEUE_TIME", 1.9)
     refresher = Refresher(Options.for_all("default", rate=0.5))
     with stopping_in_time(refresher):
         assert refresher.run().refreshed == 3
@@ -229,12 +231,11 @@ def test_rate_spreads_the_calls(provider: Provider) -> None:
 
 
 def test_a_rate_is_reached_with_calls_that_take_long(provider: Provider) -> None:
-    running = refresh._Run(Refresher(Options.for_all("default", rate=10, workers=64)), None)
-    running.call_seconds = 3
-    assert running._window() >= 30
+    options = Options.for_all("default", rate=10, workers=64)
+    assert gate.window(options, call_seconds=3) >= 30
 
 
-def test_a_hurried_run_claims_nothing_when_no_call_can_end_in_time(
+def test_a_hard_deadline_run_claims_nothing_when_no_call_can_end_in_time(
     provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_due_connections(3)
@@ -243,7 +244,7 @@ def test_a_hurried_run_claims_nothing_when_no_call_can_end_in_time(
         raise AssertionError("nothing can become of this claim")
 
     monkeypatch.setattr(ConnectionQuerySet, "claim", claim)
-    assert run(seconds=0.3, hurried=True).left == 3
+    assert run(seconds=0.3, hard_deadline=True).left == 3
 
 
 def test_an_undecryptable_row_fails_alone_and_is_left_as_it_is(
@@ -259,7 +260,7 @@ def test_an_undecryptable_row_fails_alone_and_is_left_as_it_is(
     report = run()
     assert (report.refreshed, report.failed) == (1, 1)
     bad.refresh_from_db()
-    assert bad.refresh_token_ciphertext == "not-a-ciphertext"
+    assert bad.refresh_token == "not-a-ciphertext"
     assert "ENCRYPTION_KEYS" in bad.last_error
     assert bad.status == "active"
 
@@ -275,9 +276,9 @@ def test_a_row_revoked_during_the_call_stays_revoked(provider: Provider) -> None
     provider.held.clear()
     runner.join()
     row.refresh_from_db()
-    assert (row.status, row.refresh_token, row.access_token) == ("revoked", "", "")
+    assert (row.status, plain(row.refresh_token), plain(row.access_token)) == ("revoked", "", "")
     assert reports[0].skipped == 1
-    assert PendingRevocation.objects.get().refresh_token == "t"
+    assert plain(PendingRevocation.objects.get().refresh_token) == "t"
 
 
 def test_stopping_finishes_what_is_in_flight_and_gives_back_the_rest(provider: Provider) -> None:
@@ -367,7 +368,7 @@ def test_a_run_goes_on_with_as_many_threads_as_the_system_grants(
 
 def test_twenty_dead_rows_at_the_head_do_not_stop_the_good_ones(provider: Provider) -> None:
     for row in make_due_connections(20, "dead"):
-        provider.answers[row.refresh_token] = stand_in.refused
+        provider.answers[plain(row.refresh_token)] = stand_in.refused
     LeadExecConnection.objects.update(refresh_after="2020-01-01T00:00Z")
     make_due_connections(80, "good")
     report = run(workers=8)
@@ -384,11 +385,11 @@ def test_fewer_refusals_than_twenty_are_believed(provider: Provider) -> None:
 @pytest.fixture
 def ten_come_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first ten that are handed out have waited too long for a call to begin."""
-    is_late, late = refresh._Run._is_late, iter(range(10))
+    may_call, late = gate.Gate.may_call, iter(range(10))
     monkeypatch.setattr(
-        refresh._Run,
-        "_is_late",
-        lambda self, job: next(late, None) is not None or is_late(self, job),
+        gate.Gate,
+        "may_call",
+        lambda self, job: next(late, None) is None and may_call(self, job),
     )
 
 
@@ -440,28 +441,53 @@ def test_only_a_no_that_is_believed_ends_the_thirty_days_of_no(
 ) -> None:
     make_due_connections(25)
     month_ago = timezone.now() - timedelta(days=31)
-    LeadExecConnection.objects.update(status="rejected", rejected_at=month_ago)
+    LeadExecConnection.objects.write(status="rejected", rejected_at=month_ago)
     if trouble == "down":
         provider.default = stand_in.unavailable
     elif trouble == "refuses everybody":
         provider.default = stand_in.refused
     else:
-        LeadExecConnection.objects.update(refresh_token=Ciphertext(trouble))
+        LeadExecConnection.objects.write(refresh_token=Ciphertext(trouble))
     run()
     assert LeadExecConnection.objects.exclude(last_error="").exists()
     assert statuses() == ["rejected"] * 25
     assert not LeadExecConnection.objects.filter(fingerprint=None).exists()
 
 
+@pytest.mark.parametrize("kind", [ZeroDivisionError, SystemExit])
+def test_a_call_that_fails_unexpectedly_is_the_trouble_of_its_row_alone(
+    provider: Provider,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    kind: type[BaseException],
+) -> None:
+    make_due_connections(6)
+    call = RefreshJob.call
+
+    def fail_once(job: RefreshJob, *arguments: Any) -> Any:
+        if plain(job.claim.row.refresh_token) == "token-3":
+            raise kind("token-3")
+        return call(job, *arguments)
+
+    monkeypatch.setattr(RefreshJob, "call", fail_once)
+    report = run(workers=2)
+    assert (report.refreshed, report.failed, report.left) == (5, 1, 0)
+    row = LeadExecConnection.objects.exclude(last_error="").get()
+    assert f"unexpected {kind.__name__}" in row.last_error
+    assert not is_leased(row)
+    assert f"A refresh failed unexpectedly: {kind.__name__}." in caplog.text
+    assert "token-3" not in caplog.text
+
+
 def test_an_outage_is_probed_and_then_given_up(provider: Provider) -> None:
     make_due_connections(200)
     refresher = Refresher(Options.for_all("default", workers=4))
-    memory, answered = refresher.memories[refresh._Refresh], count()
+    breaker, answered = refresher.health.refreshing, count()
 
     def down(provider: Provider, token: str) -> bytes:
         # Each failure is noted before the next answer.
         before = next(answered)
-        wait_until(lambda: memory.failures >= before)
+        wait_until(lambda: breaker.failures >= before)
         return stand_in.unavailable(provider, token)
 
     provider.default = down
@@ -527,7 +553,7 @@ def test_a_revocation_that_fails_waits_for_its_next_try(provider: Provider) -> N
     report = run()
     assert (report.revoked, report.failed, report.pending) == (0, 1, 1)
     entry = PendingRevocation.objects.get()
-    assert entry.refresh_token == "a"
+    assert plain(entry.refresh_token) == "a"
     assert entry.last_error == "Not revoked: HTTP 503"
     assert run().failed == 0  # not due yet
 
@@ -573,7 +599,7 @@ def test_an_error_loses_no_answer_and_gives_back_the_rest(
     provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Of the 80 claimed, 20 are handed out before the first answer, which is written at once.
-    monkeypatch.setattr(refresh, "WRITE_EVERY", 0)
+    monkeypatch.setattr(turn, "WRITE_INTERVAL", 0)
     make_due_connections(200)
     provider.latency = 0.02
 
@@ -592,14 +618,14 @@ def test_an_error_amid_a_write_loses_no_answer(
     write, times = ConnectionQuerySet.write_claimed, count()
 
     def time_is_up_at_the_first(
-        self: ConnectionQuerySet, rows: Sequence[LeadExecConnection]
-    ) -> list[LeadExecConnection]:
+        self: ConnectionQuerySet, rows: Sequence[Claim[LeadExecConnection]]
+    ) -> Unwritten[LeadExecConnection]:
         is_first = next(times) == 0
         if is_written or not is_first:
-            lost = write(self, rows)
+            unwritten = write(self, rows)
         if is_first:
             raise TimeoutError("as a queue's worker may raise anywhere")
-        return lost
+        return unwritten
 
     monkeypatch.setattr(ConnectionQuerySet, "write_claimed", time_is_up_at_the_first)
     make_due_connections(200)
@@ -619,14 +645,16 @@ def assert_all_answers_are_written_and_no_row_is_held(provider: Provider) -> Non
 def test_an_error_amid_a_write_loses_no_confirmation(
     provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, times = PendingRevocation.write_claimed, count()
+    write, times = OutboxQuerySet.write_claimed, count()
 
-    def fail_at_the_first(self: PendingRevocation, *, confirmed: bool) -> None:
+    def fail_at_the_first(
+        self: OutboxQuerySet, claim: Claim[PendingRevocation], *, confirmed: bool
+    ) -> None:
         if next(times) == 0:
             raise DatabaseError("gone for a moment")
-        write(self, confirmed=confirmed)
+        write(self, claim, confirmed=confirmed)
 
-    monkeypatch.setattr(PendingRevocation, "write_claimed", fail_at_the_first)
+    monkeypatch.setattr(OutboxQuerySet, "write_claimed", fail_at_the_first)
     make_due_connections(10)
     LeadExecConnection.objects.all().move_to_outbox()
     with pytest.raises(DatabaseError):
@@ -640,7 +668,9 @@ def test_an_error_amid_a_giving_back_keeps_no_lease(
 ) -> None:
     release, times = ConnectionQuerySet.release, count()
 
-    def fail_at_the_first(self: ConnectionQuerySet, rows: Sequence[LeadExecConnection]) -> None:
+    def fail_at_the_first(
+        self: ConnectionQuerySet, rows: Sequence[Claim[LeadExecConnection]]
+    ) -> None:
         if rows and next(times) == 0:
             raise DatabaseError("gone for a moment")
         release(self, rows)
@@ -657,14 +687,15 @@ def test_an_error_amid_a_giving_back_keeps_no_lease(
 def test_a_system_that_grants_no_thread_at_all_keeps_no_lease(
     provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(running: refresh._Run) -> None:
+    def refuse(pool: ThreadPool) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(refresh._Run, "_start_thread", refuse)
+    monkeypatch.setattr(ThreadPool, "_start_thread", refuse)
     make_due_connections(50)
-    refresher = Refresher(Options.for_all("default", patient=True))
+    refresher = Refresher(Options.for_all("default", watching=True))
     for refusals in (0, 20):
-        refresher.memories[refresh._Refresh].refusals.extend([time.monotonic()] * refusals)
+        for _ in range(refusals):
+            refresher.health.refusals.record_refusal()
         with pytest.raises(RuntimeError):
             refresher.run()
         assert not LeadExecConnection.objects.filter(lease_until__gt=time.time() * 1000).exists()

@@ -3,30 +3,36 @@
 import http.client
 import io
 import logging
+import os
 import re
+import signal
+import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 import responses
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connection as database
 from pytest_django import Settings
 from requests.adapters import HTTPAdapter
 
+from django_leadexec.clock import from_timestamp
 from django_leadexec.conf import get_settings, origin
 from django_leadexec.exceptions import AuthorizationRejected, LeadExecError, ProviderUnavailable
-from django_leadexec.models import LeadExecConnection, moment
+from django_leadexec.models import LeadExecConnection
+from django_leadexec.secret import Secret
 from django_leadexec.session import LeadExecSession
 
 from . import provider as stand_in
-from .factories import make_connection
+from .factories import make_connection, plain
 from .provider import Provider
 from .provider import http as reply
-from .sockets import Peer, Request, SocketServer, Talk, answering, serving
+from .sockets import Peer, Request, SocketServer, Talk, answering, apis_at, serving
 
 OK = reply({"leads": []})
 UNAUTHORIZED = reply({"error": "expired"}, 401)
@@ -41,12 +47,12 @@ class Tokens:
         self.tokens = list(tokens)
         self.refused: list[str | None] = []
 
-    def __call__(self, refused: str | None) -> str:
-        self.refused.append(refused)
+    def __call__(self, refused: Secret | None) -> Secret:
+        self.refused.append(None if refused is None else refused.reveal())
         token = self.tokens.pop(0) if len(self.tokens) > 1 else self.tokens[0]
         if isinstance(token, Exception):
             raise token
-        return token
+        return Secret(token)
 
 
 def accepting(*tokens: str) -> Talk:
@@ -76,7 +82,7 @@ def mock() -> Iterator[responses.RequestsMock]:
 def allow(settings: Settings) -> Callable[[SocketServer], None]:
     def allow(server: SocketServer) -> None:
         settings.DEBUG = True
-        settings.LEADEXEC = settings.LEADEXEC | {"API_URLS": [server.url], "TIMEOUT": LONG}
+        settings.LEADEXEC = settings.LEADEXEC | apis_at(server.url) | {"TIMEOUT": LONG}
 
     return allow
 
@@ -109,7 +115,8 @@ def test_the_token_goes_to_the_api(url: str, mock: responses.RequestsMock) -> No
     with LeadExecSession(Tokens("access")) as session:
         assert session.get(url).ok
     [call] = mock.calls
-    assert origin(str(call.request.url)) in get_settings().api_urls
+    conf = get_settings()
+    assert origin(str(call.request.url)) in (conf.account_api_url, conf.data_api_url)
     assert call.request.headers["Authorization"] == "Bearer access"
 
 
@@ -145,7 +152,7 @@ def test_the_token_goes_to_the_api(url: str, mock: responses.RequestsMock) -> No
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_the_token_goes_nowhere_else(method: str, url: str, mock: responses.RequestsMock) -> None:
     tokens = Tokens("access")
-    with LeadExecSession(tokens) as session, pytest.raises(LeadExecError, match="API_URLS"):
+    with LeadExecSession(tokens) as session, pytest.raises(LeadExecError, match="DATA_API_URL"):
         session.request(method, url)
     assert tokens.refused == []
     assert len(mock.calls) == 0
@@ -173,7 +180,7 @@ def test_a_change_of_the_setting_holds_for_sessions_that_are_there(
 ) -> None:
     with LeadExecSession(Tokens("good")) as session:
         assert session.get(api.url).ok
-        settings.LEADEXEC = settings.LEADEXEC | {"API_URLS": ["https://api.leadexec.net"]}
+        settings.LEADEXEC = settings.LEADEXEC | apis_at("https://api.leadexec.net")
         with pytest.raises(LeadExecError):
             session.get(api.url)
 
@@ -181,7 +188,7 @@ def test_a_change_of_the_setting_holds_for_sessions_that_are_there(
 def test_plain_http_is_possible_only_in_debug(api: SocketServer, settings: Settings) -> None:
     with LeadExecSession(Tokens("good")) as session:
         settings.DEBUG = False
-        with pytest.raises(Exception, match="API_URLS"):
+        with pytest.raises(ImproperlyConfigured, match="DATA_API_URL"):
             session.get(api.url)
     assert api.accepted == 0
 
@@ -250,6 +257,72 @@ def test_without_a_token_nothing_is_sent(api: SocketServer) -> None:
     assert api.accepted == 0
 
 
+# The addresses to build on
+
+
+def test_a_session_names_the_two_addresses_to_build_on(settings: Settings) -> None:
+    with LeadExecSession(Tokens("access")) as session:
+        assert session.account_api == "https://api.leadexec.net"
+        assert session.data_api == "https://apidata.leadexec.net"
+        settings.DEBUG = True
+        settings.LEADEXEC = settings.LEADEXEC | {
+            "ACCOUNT_API_URL": "http://127.0.0.1:8000/sandbox/account-api/",
+            "DATA_API_URL": "HTTP://LocalHost:80/sandbox/data-api",
+        }
+        assert session.account_api == "http://127.0.0.1:8000/sandbox/account-api"
+        assert session.data_api == "http://localhost/sandbox/data-api"
+
+
+def test_what_is_built_on_them_carries_the_token(api: SocketServer, settings: Settings) -> None:
+    settings.LEADEXEC = settings.LEADEXEC | {
+        "ACCOUNT_API_URL": f"{api.url}/sandbox/account-api/",
+        "DATA_API_URL": f"{api.url}/sandbox/data-api/",
+    }
+    with LeadExecSession(Tokens("good")) as session:
+        assert session.get(f"{session.account_api}/v1/leadtypes").ok
+        assert session.post(f"{session.data_api}/v1/leads/query/5", json={}).ok
+    assert [request.target for request in api.requests] == [
+        "/sandbox/account-api/v1/leadtypes",
+        "/sandbox/data-api/v1/leads/query/5",
+    ]
+    assert bearers(api) == ["Bearer good", "Bearer good"]
+
+
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("https://evil.test/v1/leads?page=2", "'https://evil.test/v1/leads'"),
+        ("https://ann:secret@evil.test:8443/a#secret", "'https://evil.test:8443/a'"),
+        ("HTTPS://EVIL.test:443", "'https://evil.test/'"),
+        ("ftp://ann:secret@evil.test/a?secret", "'ftp://evil.test/a'"),
+        ("https://apps.leadexec.net/authorize/refreshaccesstoken/secret?appid=a", "/***'"),
+        ("https://evil.test/DisconnectApplicationToken%2Fsecret", "'https://evil.test/***'"),
+        ("https://evil.test/%72efreshaccesstoken/secret", "'https://evil.test/***'"),
+        (f"https://evil.test/{'a' * 300}secret", "aaa'"),
+    ],
+)
+def test_the_error_for_another_address_names_it_and_both_that_are_allowed(
+    url: str, named: str
+) -> None:
+    with LeadExecSession(Tokens("access")) as session, pytest.raises(LeadExecError) as caught:
+        session.get(url)
+    text = str(caught.value)
+    assert "https://api.leadexec.net (ACCOUNT_API_URL)" in text
+    assert "https://apidata.leadexec.net (DATA_API_URL)" in text
+    assert "session.data_api" in text
+    assert f"{named}. Build" in text
+    assert "secret" not in text
+
+
+def test_a_url_that_can_not_be_read_is_refused_by_the_same_error() -> None:
+    with LeadExecSession(Tokens("access")) as session:
+        prepared = session.prepare_request(requests.Request("GET", LEADS))
+        for url in (None, "", "https://[::1/", "https://api.leadexec.net:port/", "\n"):
+            prepared.url = url
+            with pytest.raises(LeadExecError, match="DATA_API_URL"):
+                session.send(prepared)
+
+
 # 401
 
 
@@ -307,6 +380,53 @@ def test_when_there_is_no_other_token_its_error_is_raised(
     with LeadExecSession(Tokens("stale", error)) as session, pytest.raises(type(error)):
         session.get(api.url)
     assert len(api.requests) == 1
+
+
+@pytest.fixture
+def refusing_api(
+    allow: Callable[[SocketServer], None],
+) -> Iterator[tuple[SocketServer, threading.Event]]:
+    """An API that honours no token, and an event for the end of a connection to it."""
+    hung_up = threading.Event()
+
+    def talk(peer: Peer) -> None:
+        while peer.request():
+            peer.send(UNAUTHORIZED)
+        hung_up.set()
+
+    with serving(talk) as server:
+        allow(server)
+        yield server, hung_up
+
+
+def test_a_401_whose_refresh_fails_leaves_no_connection_open(
+    refusing_api: tuple[SocketServer, threading.Event],
+) -> None:
+    server, hung_up = refusing_api
+    tokens = Tokens("stale", ProviderUnavailable("down"))
+    with LeadExecSession(tokens) as session:
+        # Whoever holds the error holds its frames, so that the garbage collector closes nothing.
+        with pytest.raises(ProviderUnavailable) as held:
+            session.get(server.url)
+        assert hung_up.wait(60)
+    assert held.value.__traceback__
+
+
+def test_a_401_that_can_not_be_answered_to_leaves_no_connection_open(
+    refusing_api: tuple[SocketServer, threading.Event],
+) -> None:
+    server, hung_up = refusing_api
+
+    def take_the_header_away(response: requests.Response, **options: Any) -> None:
+        del response.request.headers["Authorization"]
+
+    with LeadExecSession(Tokens("stale")) as session:
+        request = session.prepare_request(requests.Request("GET", server.url))
+        request.hooks["response"].insert(0, take_the_header_away)
+        with pytest.raises(KeyError) as held:
+            session.send(request)
+        assert hung_up.wait(60)
+    assert held.value.__traceback__
 
 
 def test_a_401_to_a_streamed_request_is_tried_again(api: SocketServer) -> None:
@@ -520,7 +640,7 @@ FAILURES: dict[str, tuple[Talk, type[requests.RequestException]]] = {
 def test_an_error_page_with_the_locals_of_each_frame_shows_no_token(
     talk: Talk, kind: type[Exception], allow: Callable[[SocketServer], None]
 ) -> None:
-    with serving(talk) as server, LeadExecSession(Tokens("canary", "canary")) as session:
+    with serving(talk) as server, LeadExecSession(Tokens("canary", "canary-2")) as session:
         allow(server)
         with pytest.raises(kind) as caught:
             session.post(f"{server.url}/leads", data=b"x", timeout=0.5 if talk is silent else LONG)
@@ -541,19 +661,114 @@ def test_an_error_still_tells_what_went_wrong(allow: Callable[[SocketServer], No
             session.get(server.url)
 
 
+class Interrupted(Exception):
+    """As Celery's SoftTimeLimitExceeded: raised by a signal, wherever the program is."""
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """The texts in a value, by their values: some error trackers look at no repr."""
+    if isinstance(value, str):
+        yield str.__str__(value)
+    elif isinstance(value, bytes):
+        yield value.decode("latin-1")
+    elif isinstance(value, Mapping):
+        yield from texts_in([*value.keys(), *value.values()])
+    elif isinstance(value, list | tuple | set):
+        for item in value:
+            yield from texts_in(item)
+
+
+@pytest.mark.parametrize("tries", [1, 2])
+def test_an_interruption_in_the_middle_of_a_call_shows_no_token_to_whoever_takes_text_by_value(
+    tries: int, allow: Callable[[SocketServer], None]
+) -> None:
+    def interrupt(number: int, frame: object) -> None:
+        raise Interrupted
+
+    def talk(peer: Peer) -> None:
+        for _ in range(tries - 1):
+            peer.request()
+            peer.send(UNAUTHORIZED)
+        peer.request()
+        time.sleep(0.3)  # until the client waits for the answer
+        os.kill(os.getpid(), signal.SIGALRM)
+        peer.request()
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with serving(talk) as server, LeadExecSession(Tokens("canary", "canary-2")) as session:
+            allow(server)
+            with pytest.raises(Interrupted) as caught:
+                session.get(server.url)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    frames = [frame for frame, _line in traceback.walk_tb(caught.value.__traceback__)]
+    theirs = [frame.f_locals for frame in frames if frame.f_code.co_filename != __file__]
+    assert theirs
+    assert not [text for text in texts_in(theirs) if "canary" in text]
+
+
+class OwnError(requests.HTTPError):
+    """As a site may define it, with arguments of its own."""
+
+    def __init__(self, code: int, response: requests.Response) -> None:
+        super().__init__("the API says no", code, response=response)
+
+
+def raise_own_error(response: requests.Response, **options: Any) -> None:
+    response.close()
+    raise OwnError(7, response)
+
+
+def expect_json(response: requests.Response, **options: Any) -> None:
+    response.json()
+
+
+def make_a_mistake(response: requests.Response, **options: Any) -> None:
+    response.close()
+    raise KeyError(response.status_code)
+
+
+@pytest.mark.parametrize(
+    ("hook", "kind"),
+    [
+        (raise_own_error, OwnError),
+        (expect_json, requests.exceptions.JSONDecodeError),
+        (make_a_mistake, KeyError),
+    ],
+)
+def test_an_error_of_the_sites_own_hook_is_raised_as_it_is(
+    hook: Any, kind: type[Exception], allow: Callable[[SocketServer], None]
+) -> None:
+    with (
+        serving(answering(reply(b"no JSON"))) as server,
+        LeadExecSession(Tokens("good")) as session,
+    ):
+        allow(server)
+        session.hooks["response"].append(hook)
+        with pytest.raises(kind) as caught:
+            session.get(server.url)
+    assert caught.value.__context__ is None
+    if kind is OwnError:
+        assert caught.value.args == ("the API says no", 7)
+    if kind is KeyError:
+        frames = [frame for frame, _line in traceback.walk_tb(caught.value.__traceback__)]
+        assert hook.__code__ in [frame.f_code for frame in frames]
+
+
 # On behalf of a stored connection
 
 
 def stored(row: LeadExecConnection) -> str:
     row.refresh_from_db()
-    return row.access_token
+    return plain(row.access_token)
 
 
 @pytest.mark.django_db(transaction=True)
 class TestStoredConnection:
     @pytest.fixture
     def row(self, provider: Provider) -> LeadExecConnection:
-        return make_connection("mine")
+        return make_connection("mine", refreshed_at=from_timestamp(time.time() - 61))
 
     @pytest.fixture
     def serve(self, settings: Settings, row: LeadExecConnection) -> Iterator[Any]:
@@ -563,7 +778,7 @@ class TestStoredConnection:
             manager = serving(talk)
             started.append(manager)
             server = manager.__enter__()
-            settings.LEADEXEC = settings.LEADEXEC | {"API_URLS": [server.url]}
+            settings.LEADEXEC = settings.LEADEXEC | apis_at(server.url)
             return server
 
         yield serve
@@ -581,7 +796,7 @@ class TestStoredConnection:
     def test_a_token_that_has_ended_is_refreshed_first(
         self, row: LeadExecConnection, serve: Any, provider: Provider
     ) -> None:
-        LeadExecConnection.objects.update(expires_at=moment(time.time() - 1))
+        LeadExecConnection.objects.update(expires_at=from_timestamp(time.time() - 1))
         server = serve(accepting("access-1-for-mine"))
         with row.session() as session:
             assert session.get(server.url).ok
@@ -611,6 +826,52 @@ class TestStoredConnection:
         assert provider.refreshes["mine"] == 1
         assert bearers(server) == ["Bearer stored-access-for-mine", "Bearer access-1-for-mine"]
 
+    def test_an_api_that_refuses_everything_makes_no_refresh_for_each_page(
+        self, row: LeadExecConnection, serve: Any, provider: Provider
+    ) -> None:
+        server = serve(accepting())
+        for _page in range(50):
+            with row.session() as session:
+                assert session.get(server.url).status_code == 401
+        assert provider.refreshes["mine"] == 1
+        assert len(server.requests) == 51
+        # A minute later one page tries again, and all see that it is of no use.
+        LeadExecConnection.objects.write(refreshed_at=from_timestamp(time.time() - 61))
+        for _page in range(50):
+            with row.session() as session:
+                assert session.get(server.url).status_code == 401
+        assert provider.refreshes["mine"] == 2
+
+    def test_nor_do_pages_at_the_same_moment(
+        self, row: LeadExecConnection, serve: Any, provider: Provider
+    ) -> None:
+        server = serve(accepting())
+        statuses = []
+
+        def visit() -> None:
+            with row.session() as session:
+                statuses.append(session.get(server.url).status_code)
+            database.close()
+
+        threads = [threading.Thread(target=visit) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert statuses == [401] * 8
+        assert provider.refreshes["mine"] == 1
+
+    def test_a_token_that_is_refused_in_its_first_minute_is_refreshed_once_that_is_over(
+        self, row: LeadExecConnection, serve: Any, provider: Provider
+    ) -> None:
+        server = serve(accepting("access-1-for-mine"))
+        LeadExecConnection.objects.write(refreshed_at=from_timestamp(time.time() - 5))
+        with row.session() as session:
+            assert session.get(server.url).status_code == 401
+            assert not provider.refreshes
+            LeadExecConnection.objects.write(refreshed_at=from_timestamp(time.time() - 61))
+            assert session.get(server.url).ok
+
     def test_a_newer_stored_token_is_used_without_a_refresh(
         self, row: LeadExecConnection, serve: Any, provider: Provider
     ) -> None:
@@ -620,7 +881,7 @@ class TestStoredConnection:
                 requests_of_peer.append(request)
                 if len(requests_of_peer) == 1:
                     # Another process refreshes while this request is under way.
-                    LeadExecConnection.objects.update(access_token="newer")
+                    LeadExecConnection.objects.write(access_token="newer")
                     database.close()
                     peer.send(UNAUTHORIZED)
                 else:

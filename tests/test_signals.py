@@ -9,7 +9,7 @@ from django.dispatch import Signal
 
 from django_leadexec import signals
 from django_leadexec.models import LeadExecConnection
-from django_leadexec.signals import announce
+from django_leadexec.signals import send_after_commit
 
 SIGNALS = {
     name: getattr(signals, f"connection_{name}")
@@ -40,7 +40,7 @@ def row() -> LeadExecConnection:
 @pytest.mark.django_db(transaction=True)
 def test_a_signal_brings_the_row_and_its_class(signal: Signal, row: LeadExecConnection) -> None:
     with listening(signal) as heard:
-        announce(signal, row)
+        send_after_commit(signal, row)
     assert heard == [{"signal": signal, "sender": LeadExecConnection, "connection": row}]
 
 
@@ -49,7 +49,7 @@ def test_a_signal_waits_for_the_commit(row: LeadExecConnection) -> None:
     with listening(signals.connection_revoked) as heard:
         with transaction.atomic():
             with transaction.atomic():
-                announce(signals.connection_revoked, row)
+                send_after_commit(signals.connection_revoked, row)
             assert heard == []
         assert len(heard) == 1
 
@@ -58,7 +58,7 @@ def test_a_signal_waits_for_the_commit(row: LeadExecConnection) -> None:
 def test_a_signal_is_not_sent_for_what_is_rolled_back(row: LeadExecConnection) -> None:
     def fail() -> None:
         with transaction.atomic():
-            announce(signals.connection_revoked, row)
+            send_after_commit(signals.connection_revoked, row)
             raise RuntimeError
 
     with listening(signals.connection_revoked) as heard:
@@ -80,7 +80,7 @@ def test_a_receiver_that_fails_harms_nobody(
         signals.connection_refreshed.connect(fail)
         try:
             with listening(signals.connection_refreshed) as after, transaction.atomic():
-                announce(signals.connection_refreshed, row)
+                send_after_commit(signals.connection_refreshed, row)
         finally:
             signals.connection_refreshed.disconnect(fail)
         # The second listener was gone at the commit; the first is called whatever the other does.
@@ -91,10 +91,10 @@ def test_a_receiver_that_fails_harms_nobody(
 @pytest.mark.django_db(transaction=True)
 def test_only_what_is_listened_to_is_prepared(row: LeadExecConnection) -> None:
     with transaction.atomic():
-        announce(signals.connection_refreshed, row)
+        send_after_commit(signals.connection_refreshed, row)
         assert transaction.get_connection().run_on_commit == []
         with listening(signals.connection_refreshed):
-            announce(signals.connection_refreshed, row)
+            send_after_commit(signals.connection_refreshed, row)
             assert len(transaction.get_connection().run_on_commit) == 1
 
 
@@ -104,5 +104,5 @@ def test_a_receiver_may_listen_to_one_class_only(row: LeadExecConnection) -> Non
         listening(signals.connection_refreshed, LeadExecConnection) as rows,
         listening(signals.connection_refreshed, Signal) as others,
     ):
-        announce(signals.connection_refreshed, row)
+        send_after_commit(signals.connection_refreshed, row)
     assert (len(rows), len(others)) == (1, 0)

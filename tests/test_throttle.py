@@ -1,29 +1,34 @@
 """How often a visitor may make us call the provider, and who counts as one."""
 
 import json
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.contrib.sessions.backends.db import SessionStore
 from django.core.cache import cache
+from django.core.cache.backends.filebased import FileBasedCache
 from django.core.cache.backends.locmem import LocMemCache
 from django.db import connection
 from django.test import Client, RequestFactory
 from pytest_django import Settings
 
-from django_leadexec import authorization, pending_link
+from django_leadexec import authorization, pending_link, throttle
 from django_leadexec.models import LeadExecConnection
+from django_leadexec.secret import Secret
 
 from .factories import make_connection, make_user
 from .provider import Provider
-from .visiting import (
+from .visitor import (
     CALLBACK,
-    CONFIRM,
     LOGIN,
     NOON,
     agree,
     assert_error,
+    callback_body,
     link_shown,
     post,
 )
@@ -62,7 +67,7 @@ class TestFlood:
         return [
             client.post(
                 CALLBACK,
-                json.dumps({"refreshToken": f"t{number}", "gesture": True}),
+                json.dumps(callback_body(client, f"t{number}")),
                 content_type="application/json",
                 **extra,
             ).status_code
@@ -119,7 +124,7 @@ class TestFlood:
     def test_addresses_that_nobody_knows_are_counted_as_one(
         self, provider: Provider, configure: Callable[..., None], address: str | None
     ) -> None:
-        # As behind a Unix socket: else a stranger without a session could go on without end.
+        # As behind a Unix socket. Otherwise a visitor without a session would have no limit.
         configure(SIGN_IN=True)
         statuses = [self.flood(Client(), 1, REMOTE_ADDR=address)[0] for _ in range(3)]
         assert statuses == [200, 200, 429]
@@ -130,8 +135,8 @@ class TestFlood:
         # A single home has 2 to the power of 64 of them.
         configure(SIGN_IN=True)
         statuses = [
-            self.flood(Client(), 1, REMOTE_ADDR=f"2001:db8:1:2:{number}::7")[0]
-            for number in range(3)
+            self.flood(Client(), 1, REMOTE_ADDR=f"2001:db8:1:2:{part}::7")[0]
+            for part in ("0", "7fff", "ffff")
         ]
         assert statuses == [200, 200, 429]
         assert self.flood(Client(), 1, REMOTE_ADDR="2001:db8:1:3::7") == [200]
@@ -149,7 +154,7 @@ class TestFlood:
     def test_the_confirm_page_counts_too(self, client: Client, provider: Provider) -> None:
         client.force_login(make_user(), backend=LOGIN)
         assert self.flood(client, 2) == [200, 200]
-        waiting = authorization.LinkWaiting("t", "")
+        waiting = authorization.LinkWaiting(Secret("t"), "")
         request = RequestFactory().get("/")
         request.session, request.user = client.session, get_user_model().objects.get()
         pending_link.keep(request, waiting, "")
@@ -167,12 +172,67 @@ class TestFlood:
         statuses = [self.flood(Client(), 1)[0] for _ in range(3)]
         assert statuses == [200, 200, 429]
 
-    def test_what_costs_no_call_is_not_counted(
+    @pytest.mark.parametrize("sign_in", [True, False])
+    @pytest.mark.parametrize("logged_in", [True, False])
+    def test_what_pages_post_by_themselves_is_not_counted_and_tells_nothing_of_others(
+        self, client: Client, provider: Provider, configure: Callable[..., None],
+        sign_in: bool, logged_in: bool,
+    ) -> None:  # fmt: skip
+        # Each page with the button posts, and an office may have one address for all.
+        configure(SIGN_IN=sign_in)
+        make_connection("another's")
+        make_connection("staff's", user=make_user(is_staff=True))
+        revoked = make_connection("in-the-outbox")
+        LeadExecConnection.objects.filter(pk=revoked.pk).move_to_outbox()
+        if logged_in:
+            client.force_login(make_user("visitor"), backend=LOGIN)
+        tokens = ["another's", "staff's", "in-the-outbox", "new", "newer"]
+        answers = [post(client, token, False) for token in tokens]
+        assert {answer.status_code for answer in answers} == {200}
+        assert len({answer.content for answer in answers}) == 1
+        assert answers[0].json()["status"] == "ignored"
+        assert not provider.calls
+        assert self.flood(client) == [200, 200, 429]
+
+    def test_what_a_user_has_on_file_is_not_counted_when_pages_post_it(
         self, client: Client, victim: Any, provider: Provider
     ) -> None:
-        for number in range(5):
-            assert post(client, f"t{number}", False).json()["status"] == "ignored"
+        make_connection("mine", user=victim)
+        for _ in range(5):
+            assert post(client, "mine", False).json()["status"] == "connected"
         assert self.flood(client) == [200, 200, 429]
+
+    def test_a_browser_that_may_return_is_counted_for_each_token(
+        self, provider: Provider, configure: Callable[..., None]
+    ) -> None:
+        # For such a browser a new token is asked about, so its answers can tell tokens apart.
+        configure(SIGN_IN=True)
+        make_connection("its-own")
+        make_connection("another's")
+        browser = Client()
+        assert post(browser, "its-own").json()["status"] == "signed_in"
+        browser.cookies.pop("sessionid")
+        assert post(browser, "another's", False).json()["status"] == "ignored"
+        assert_error(post(browser, "another's", False), 429, "throttled")
+        assert_error(post(browser, "its-own", False), 429, "throttled")
+        assert provider.refreshes == {"its-own": 1}
+
+    @pytest.mark.parametrize("sign_in", [True, False])
+    def test_a_click_is_counted_also_where_the_token_on_file_makes_a_call_needless(
+        self, client: Client, provider: Provider, configure: Callable[..., None], sign_in: bool
+    ) -> None:
+        configure(SIGN_IN=sign_in)
+        owner = make_user(is_staff=True)
+        make_connection("staff's", user=owner)
+        if sign_in:
+            assert_error(post(client, "staff's"), 403, "not_allowed")
+            assert_error(post(client, "staff's"), 403, "not_allowed")
+        else:
+            client.force_login(make_user("visitor"), backend=LOGIN)
+            assert_error(post(client, "staff's"), 409, "conflict")
+            assert_error(post(client, "staff's"), 409, "conflict")
+        assert_error(post(client, "staff's"), 429, "throttled")
+        assert not provider.calls
 
     def test_a_cache_that_keeps_nothing_limits_nothing_and_breaks_nothing(
         self, client: Client, victim: Any, provider: Provider, settings: Settings
@@ -205,9 +265,9 @@ class TestFlood:
         client.force_login(make_user(), backend=LOGIN)
         link = link_shown(client)
         settings.CACHES = BROKEN
-        assert client.post(CONFIRM, {"confirm": "yes", "link": link}).status_code == 503
+        assert agree(client, link).status_code == 503
         settings.CACHES = LOCMEM
-        assert client.post(CONFIRM, {"confirm": "yes", "link": link}).status_code == 302
+        assert agree(client, link).status_code == 302
         assert LeadExecConnection.objects.count() == 1
 
     def test_a_cache_in_the_database_will_do(
@@ -246,3 +306,73 @@ class TestFlood:
         assert "django_leadexec:calls" in kept
         assert str(client.session.session_key) not in kept
         assert "192.0.2.77" not in kept
+
+
+def let_through(count: int, kind: str, settings: Settings, **cache_settings: Any) -> int:
+    """How many of that many calls by one visitor, two from each thread, are let through."""
+    backend = f"django.core.cache.backends.{kind}"
+    settings.CACHES = {"default": {"BACKEND": backend, **cache_settings}}
+    outcomes: list[bool] = []
+
+    def call_twice() -> None:
+        request = RequestFactory().get("/", REMOTE_ADDR="192.0.2.1")
+        request.session = SessionStore()
+        for _ in range(2):
+            try:
+                throttle.consume(request)
+            except throttle.Throttled:
+                outcomes.append(False)
+            else:
+                outcomes.append(True)
+
+    threads = [threading.Thread(target=call_twice) for _ in range(count // 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(outcomes) == count
+    return sum(outcomes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("locmem.LocMemCache", {"LOCATION": "counted"}),
+        pytest.param(
+            "redis.RedisCache", {"LOCATION": "redis://127.0.0.1:6379/7"}, marks=pytest.mark.redis
+        ),
+    ],
+)
+def test_calls_at_the_same_moment_are_all_counted(
+    configure: Callable[..., None],
+    settings: Settings,
+    set_clock: object,
+    kind: str,
+    options: dict[str, str],
+) -> None:
+    configure(CALLBACK_RATE="20/h")
+    try:
+        assert let_through(48, kind, settings, **options) == 20
+    finally:
+        cache.clear()
+
+
+def test_a_cache_that_the_check_warns_of_misses_some(
+    configure: Callable[..., None],
+    settings: Settings,
+    set_clock: object,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    configure(CALLBACK_RATE="1/h")
+    both_have_read, read = threading.Barrier(2), FileBasedCache.get
+
+    def read_together(self: FileBasedCache, *args: Any, **options: Any) -> Any:
+        count = read(self, *args, **options)
+        both_have_read.wait(60)
+        return count
+
+    monkeypatch.setattr(FileBasedCache, "get", read_together)
+    location = {"LOCATION": str(tmp_path)}
+    # Each thread's first call meets the other's: both read 0, and both write 1.
+    assert let_through(4, "filebased.FileBasedCache", settings, **location) == 2

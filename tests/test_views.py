@@ -1,4 +1,7 @@
-"""The callback, confirm and disconnect views: who may do what (DESIGN has the table)."""
+"""The callback, confirm and disconnect views: who may do what.
+
+The table is in docs/architecture.md, "The callback's decisions".
+"""
 
 import json
 import traceback
@@ -7,20 +10,22 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.contrib.messages import get_messages
+from django.core.signals import request_finished
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.test import Client
 from django.urls import reverse
 from pytest_django import Settings
 
-from django_leadexec import backends, returning, views
+from django_leadexec import backends, endpoints, responses, returning, views
 from django_leadexec.models import LeadExecConnection, PendingRevocation
 
 from . import provider as stand_in
-from .factories import make_connection, make_user
+from .factories import make_connection, make_user, plain
 from .provider import Provider
 from .test_button import LazyNonce
-from .visiting import agree, assert_error, elsewhere, link_shown, post, user_of
+from .visitor import agree, assert_error, callback_body, elsewhere, link_shown, post, user_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -61,8 +66,8 @@ class TestLoggedIn:
         response = post(client, "new", next="/page/?a=b")
         assert response.json() == {"status": "connected", "redirect": "/page/?a=b"}
         row = LeadExecConnection.objects.get()
-        assert (row.user, row.refresh_token, row.status) == (ana, "new", "active")
-        assert row.access_token == "access-1-for-new"
+        assert (row.user, plain(row.refresh_token), row.status) == (ana, "new", "active")
+        assert plain(row.access_token) == "access-1-for-new"
 
     def test_a_click_with_a_token_of_their_own_verifies_it(
         self, provider: Provider, client: Client, ana: Any
@@ -70,7 +75,7 @@ class TestLoggedIn:
         row = make_connection("mine", user=ana)
         assert post(client, "mine").json()["status"] == "connected"
         row.refresh_from_db()
-        assert row.access_token == "access-1-for-mine"
+        assert plain(row.access_token) == "access-1-for-mine"
 
     def test_a_click_revives_a_rejected_connection(
         self, provider: Provider, client: Client, ana: Any
@@ -85,7 +90,7 @@ class TestLoggedIn:
     ) -> None:
         make_connection("old", user=ana)
         assert post(client, "new").json()["status"] == "connected"
-        assert LeadExecConnection.objects.get().refresh_token == "new"
+        assert plain(LeadExecConnection.objects.get().refresh_token) == "new"
         assert not PendingRevocation.objects.exists()
 
     def test_two_accounts_that_identify_tells_apart_are_two_connections(
@@ -95,7 +100,7 @@ class TestLoggedIn:
         post(client, "globex-1")
         post(client, "acme-2")
         rows = LeadExecConnection.objects.order_by("pk")
-        assert [(row.account_id, row.refresh_token) for row in rows] == [
+        assert [(row.account_id, plain(row.refresh_token)) for row in rows] == [
             ("acme", "acme-2"),
             ("globex", "globex-1"),
         ]
@@ -107,21 +112,28 @@ class TestLoggedIn:
         assert post(client, "mine", False).json()["status"] == "connected"
         assert not provider.calls
 
-    @pytest.mark.parametrize("status", ["new", "rejected"])
-    def test_without_a_click_nothing_else_happens(
-        self, provider: Provider, client: Client, ana: Any, status: str
+    @pytest.mark.parametrize(
+        "case", ["new", "rejected", "another's", "another's account", "in the outbox"]
+    )
+    def test_without_a_click_nothing_else_happens_and_every_answer_is_the_same(
+        self, provider: Provider, client: Client, ana: Any, identify: None, case: str
     ) -> None:
-        if status == "rejected":
+        if case == "rejected":
             make_connection("token", user=ana, status="rejected")
+        elif case == "another's":
+            make_connection("token")
+        elif case == "another's account":
+            make_connection("token-2", account_id="token")
+        elif case == "in the outbox":
+            LeadExecConnection.objects.filter(pk=make_connection("token").pk).move_to_outbox()
         assert post(client, "token", False).json() == {"status": "ignored", "redirect": None}
         assert not provider.calls
 
-    @pytest.mark.parametrize("gesture", [True, False])
-    def test_a_token_of_another_user_is_a_conflict(
-        self, provider: Provider, client: Client, ana: Any, gesture: bool
+    def test_a_click_with_a_token_of_another_user_is_a_conflict(
+        self, provider: Provider, client: Client, ana: Any
     ) -> None:
         make_connection("theirs")
-        assert_error(post(client, "theirs", gesture), 409, "conflict")
+        assert_error(post(client, "theirs"), 409, "conflict")
         assert not provider.calls
         assert LeadExecConnection.objects.get().user != ana
 
@@ -131,7 +143,7 @@ class TestLoggedIn:
         row = make_connection("acme-1", account_id="acme")
         assert_error(post(client, "acme-2"), 409, "conflict")
         row.refresh_from_db()
-        assert row.refresh_token == "acme-1"
+        assert plain(row.refresh_token) == "acme-1"
 
     def test_with_sign_in_a_new_token_passes_the_confirm_page(
         self, provider: Provider, client: Client, ana: Any, sign_in: None, identify: None
@@ -164,7 +176,7 @@ class TestLoggedIn:
         row = make_connection("acme-1", user=ana, account_id="acme", status=status)
         assert post(client, "acme-2").json()["status"] == "connected"
         row.refresh_from_db()
-        assert (row.refresh_token, row.status) == ("acme-2", "active")
+        assert (plain(row.refresh_token), row.status) == ("acme-2", "active")
 
     def test_with_sign_in_their_own_token_needs_no_confirmation(
         self, provider: Provider, client: Client, ana: Any, sign_in: None
@@ -265,7 +277,7 @@ class TestAnonymous:
         assert b"LeadExec does not answer as it should." in response.content
         del provider.answers["new"]
         agree(client)
-        assert LeadExecConnection.objects.get().refresh_token == "new"
+        assert plain(LeadExecConnection.objects.get().refresh_token) == "new"
 
     def test_a_refusal_at_the_confirmation_links_nothing(
         self, provider: Provider, client: Client
@@ -339,7 +351,7 @@ class TestSignIn:
         assert post(client, "acme-2").json()["status"] == "signed_in"
         assert user_of(client) == row.user.username
         row.refresh_from_db()
-        assert row.refresh_token == "acme-2"
+        assert plain(row.refresh_token) == "acme-2"
 
     def test_a_refused_token_signs_nobody_in(self, provider: Provider, client: Client) -> None:
         make_connection("on-file")
@@ -356,6 +368,18 @@ class TestSignIn:
         assert_error(post(client, "on-file"), 403, "not_allowed")
         assert user_of(client) is None
         assert not provider.calls
+
+    def test_who_is_hidden_by_the_default_manager_is_never_signed_in(
+        self, provider: Provider, client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        user = make_connection("on-file").user
+        manager = type(user)._default_manager
+        find = type(manager).get_queryset
+        monkeypatch.setattr(
+            type(manager), "get_queryset", lambda self: find(self).exclude(pk=user.pk)
+        )
+        assert_error(post(client, "on-file"), 403, "not_allowed")
+        assert user_of(client) is None
 
     def test_who_becomes_staff_is_signed_out(self, provider: Provider, client: Client) -> None:
         row = make_connection("on-file")
@@ -480,9 +504,7 @@ class TestAnswers:
         assert_error(post(client, token), 400, "malformed")
         assert not provider.calls
 
-    @pytest.mark.parametrize(
-        "body", ["", "[]", "{", '{"refreshToken": "t"}', "[" * 10_000, '"t"', "\xff"]
-    )
+    @pytest.mark.parametrize("body", ["", "[]", "{", '{"token": "t"}', "[" * 10_000, '"t"', "\xff"])
     def test_a_body_that_cannot_be_read_is_malformed(self, client: Client, body: str) -> None:
         response = client.post(reverse("leadexec:callback"), body, content_type="application/json")
         assert_error(response, 400, "malformed")
@@ -491,7 +513,7 @@ class TestAnswers:
         assert_error(post(client, "t", "yes"), 400, "malformed")
 
     def test_a_form_is_not_json(self, client: Client) -> None:
-        response = client.post(reverse("leadexec:callback"), {"refreshToken": "t"})
+        response = client.post(reverse("leadexec:callback"), {"token": "t"})
         assert_error(response, 400, "malformed")
 
     def test_too_much_is_not_even_read(self, client: Client) -> None:
@@ -509,7 +531,7 @@ class TestAnswers:
     def test_the_reason_of_a_csrf_failure_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
         strict = Client(enforce_csrf_checks=True, headers={"origin": "https://proxy.example\x1b"})
         post(strict, "t")
-        [record] = [record for record in caplog.records if record.name == views.__name__]
+        [record] = [record for record in caplog.records if record.name == endpoints.__name__]
         assert record.getMessage() == (
             "A post failed the CSRF check of /leadexec/callback/: Origin checking failed - "
             "https://proxy.example\\x1b does not match any trusted origins."
@@ -522,12 +544,12 @@ class TestAnswers:
         settings.CSRF_USE_SESSIONS = in_session
         settings.CSRF_COOKIE_HTTPONLY = True
         client = Client(enforce_csrf_checks=True)
-        csrf_token = client.get("/page/").context["csrf_token"]
+        csrf_token = client.get(reverse("leadexec:state")).json()["csrf_token"]
         response = client.post(
             reverse("leadexec:callback"),
-            json.dumps({"refreshToken": "t", "gesture": True}),
+            json.dumps(callback_body(client)),
             content_type="application/json",
-            headers={"X-CSRFToken": str(csrf_token)},
+            headers={"X-CSRFToken": csrf_token},
         )
         assert response.json()["status"] == "login_required"
 
@@ -645,7 +667,11 @@ class TestDisconnect:
         response = client.post(
             reverse("leadexec:disconnect"), headers={"Accept": "application/json"}
         )
-        assert response.json() == {"status": "disconnected", "redirect": "/page/"}
+        assert response.json() == {
+            "status": "disconnected",
+            "message": "LeadExec is disconnected.",
+            "redirect": "/page/",
+        }
 
     def post_json(self, client: Client, body: str) -> Any:
         url = reverse("leadexec:disconnect")
@@ -656,7 +682,7 @@ class TestDisconnect:
         row = make_connection("b", user=ana, account_id="b")
         body = json.dumps({"connection": row.pk, "next": "/page/?x=1"})
         answer = self.post_json(client, body).json()
-        assert answer == {"status": "disconnected", "redirect": "/page/?x=1"}
+        assert (answer["status"], answer["redirect"]) == ("disconnected", "/page/?x=1")
         assert provider.revoked == {"b"}
 
     @pytest.mark.parametrize("named", [999_999, 0, -1, 1.5, True, [], {}, "x", "1e3", 10**30])
@@ -675,13 +701,14 @@ class TestDisconnect:
             raise RuntimeError("failed on purpose")
 
         make_connection("mine", user=ana)
-        monkeypatch.setattr(LeadExecConnection, "revoke", fail)
+        monkeypatch.setattr(views, "start_revocation", fail)
         with pytest.raises(RuntimeError, match="on purpose") as caught:
-            self.post_json(client, '{"refreshToken": "canary"}')
+            self.post_json(client, '{"token": "canary"}')
         frames = [frame for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
-        of_views = [frame for frame in frames if frame.f_globals["__name__"] == views.__name__]
-        assert of_views
-        assert "canary" not in repr([frame.f_locals for frame in of_views])
+        modules = {views.__name__, endpoints.__name__}
+        ours = [frame for frame in frames if frame.f_globals["__name__"] in modules]
+        assert {frame.f_globals["__name__"] for frame in ours} == modules
+        assert "canary" not in repr([frame.f_locals for frame in ours])
 
     @pytest.mark.parametrize("body", ["[]", "{", '"x"', '{"next": 1}'])
     def test_a_script_that_posts_what_cannot_be_read_revokes_nothing(
@@ -699,16 +726,87 @@ class TestDisconnect:
         response = client.post(
             reverse("leadexec:disconnect"), headers={"Accept": "application/json"}
         )
-        assert response.json()["status"] == "disconnecting"
+        assert response.json()["status"] == "disconnected"
+        assert provider.calls["disconnectapplicationtoken"] == 1
+        assert PendingRevocation.objects.get().attempts == 1
+
+    def test_what_fails_after_the_answer_is_logged_and_the_request_ends(
+        self,
+        client: Client,
+        ana: Any,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        def fail(fingerprint: str, using: str) -> bool:
+            raise RuntimeError("failed on purpose")
+
+        ended: list[object] = []
+
+        def hear(**kwargs: object) -> None:
+            ended.append(kwargs)
+
+        make_connection("t", user=ana)
+        monkeypatch.setattr("django_leadexec.revocation.send_revocation", fail)
+        request_finished.connect(hear)
+        try:
+            assert self.disconnect(client).status_code == 302
+        finally:
+            request_finished.disconnect(hear)
+        assert len(ended) == 1
+        assert "after a response" in caplog.text
         assert PendingRevocation.objects.exists()
+
+    def message(self, client: Client, **fields: Any) -> str:
+        url = reverse("leadexec:disconnect")
+        response = client.post(url, {"next": "/page/", **fields}, follow=True)
+        assert response.redirect_chain == [("/page/", 302)]
+        return [str(message) for message in get_messages(response.wsgi_request)][-1]
+
+    def test_a_form_that_is_sent_twice_says_that_it_is_done(
+        self, provider: Provider, client: Client, ana: Any
+    ) -> None:
+        row = make_connection("t", user=ana)
+        assert self.message(client, connection=row.pk) == "LeadExec is disconnected."
+        assert self.message(client, connection=row.pk) == "LeadExec was disconnected already."
+        assert provider.calls["disconnectapplicationtoken"] == 1
+
+    def test_an_old_page_ends_no_newer_connection(
+        self, provider: Provider, client: Client, ana: Any
+    ) -> None:
+        old = make_connection("old", user=ana)
+        old.revoke()
+        make_connection("new", user=ana)
+        assert self.message(client, connection=old.pk) == "LeadExec was disconnected already."
+        assert LeadExecConnection.objects.active().count() == 1
+
+    @pytest.mark.parametrize("fields", [{}, {"connection": "999999"}, {"connection": "x"}])
+    def test_who_has_no_connection_is_told_that_it_is_done(
+        self, client: Client, ana: Any, fields: dict[str, str]
+    ) -> None:
+        assert self.message(client, **fields) == "LeadExec was disconnected already."
+
+    def test_who_has_none_learns_nothing_of_other_users(self, client: Client, ana: Any) -> None:
+        theirs, gone = make_connection("theirs"), make_connection("gone")
+        LeadExecConnection.objects.filter(pk=gone.pk).move_to_outbox()
+        for key in (theirs.pk, gone.pk, 999_999):
+            said = self.message(client, connection=key)
+            assert said == "LeadExec was disconnected already."
+        assert LeadExecConnection.objects.active().count() == 1
+
+    def test_a_script_is_told_so_too(self, provider: Provider, client: Client, ana: Any) -> None:
+        row = make_connection("t", user=ana)
+        body = json.dumps({"connection": row.pk})
+        answers = [self.post_json(client, body).json()["status"] for _ in range(2)]
+        assert answers == ["disconnected", "already_disconnected"]
 
     @pytest.mark.parametrize("named", ["999999", "x", "1e3", "9" * 30, "-1"])
     def test_what_is_not_the_users_own_is_not_found(
         self, provider: Provider, client: Client, ana: Any, named: str
     ) -> None:
         make_connection("mine", user=ana)
-        theirs = make_connection("theirs")
-        for key in (named, str(theirs.pk)):
+        theirs, gone = make_connection("theirs"), make_connection("gone")
+        LeadExecConnection.objects.filter(pk=gone.pk).move_to_outbox()
+        for key in (named, str(theirs.pk), str(gone.pk)):
             assert self.disconnect(client, connection=key).status_code == 404
         assert LeadExecConnection.objects.active().count() == 2
 
@@ -750,6 +848,16 @@ class TestConnect:
         page = client.get(reverse("leadexec:connect"), {"next": "/leads/"}).content.decode()
         assert 'id="leAppButton"' in page
         assert 'data-next="/leads/"' in page
+
+    def test_neither_page_can_be_framed(
+        self, provider: Provider, client: Client, ana: Any, sign_in: None, settings: Settings
+    ) -> None:
+        # Whatever the site allows for its other pages.
+        settings.X_FRAME_OPTIONS = "SAMEORIGIN"
+        post(client, "new")
+        for name in ("connect", "confirm"):
+            response = client.get(reverse(f"leadexec:{name}"))
+            assert (response.status_code, response["X-Frame-Options"]) == (200, "DENY")
 
     def test_it_can_be_asked_for_its_head(self, client: Client, ana: Any) -> None:
         assert client.head(reverse("leadexec:connect")).status_code == 200
@@ -796,3 +904,17 @@ def test_no_view_that_calls_the_provider_runs_in_a_transaction(name: str) -> Non
 
     view = resolve(reverse(f"leadexec:{name}")).func
     assert view._non_atomic_requests == {"default"}  # type: ignore[attr-defined]
+
+
+def test_what_fails_after_the_answer_is_logged_by_its_kind_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("a-token")
+
+    response = HttpResponse()
+    responses.after_response(response, fail)
+    response.close()
+    assert "RuntimeError" in caplog.text
+    assert "a-token" not in caplog.text
+    assert response.closed

@@ -27,11 +27,9 @@ class Migration(migrations.Migration):
                 ("app_id", models.CharField(max_length=100, verbose_name="application ID")),
                 ("refresh_token", django_leadexec.fields.EncryptedTextField(editable=False)),
                 ("fingerprint", models.CharField(editable=False, max_length=64)),
+                ("batch", models.CharField(editable=False, max_length=32)),
                 ("requested_at", models.DateTimeField(verbose_name="requested")),
-                (
-                    "retry_after",
-                    models.DateTimeField(db_index=True, null=True, verbose_name="next try"),
-                ),
+                ("retry_after", models.DateTimeField(db_index=True, verbose_name="next try")),
                 ("attempts", models.PositiveIntegerField(default=0, verbose_name="attempts")),
                 (
                     "last_error",
@@ -43,7 +41,14 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "pending revocation",
                 "verbose_name_plural": "pending revocations",
+                "permissions": [("release_pendingrevocation", "Can let go of pending revocations")],
                 "indexes": [models.Index(fields=["fingerprint"], name="leadexec_outbox_token")],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("fingerprint", ""), _negated=True),
+                        name="leadexec_outbox_entry_has_fingerprint",
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
@@ -57,11 +62,18 @@ class Migration(migrations.Migration):
                 ),
                 ("lease_id", models.CharField(default="", editable=False, max_length=32)),
                 ("lease_until", models.BigIntegerField(default=0, editable=False)),
-                ("app_id", models.CharField(max_length=100, verbose_name="application ID")),
+                (
+                    "app_id",
+                    models.CharField(editable=False, max_length=100, verbose_name="application ID"),
+                ),
                 (
                     "account_id",
                     models.CharField(
-                        blank=True, default="", max_length=255, verbose_name="LeadExec account"
+                        blank=True,
+                        default="",
+                        editable=False,
+                        max_length=255,
+                        verbose_name="LeadExec account",
                     ),
                 ),
                 ("identity", models.CharField(editable=False, max_length=64, null=True)),
@@ -74,6 +86,7 @@ class Migration(migrations.Migration):
                             ("revoked", "revoked"),
                         ],
                         default="active",
+                        editable=False,
                         max_length=10,
                         verbose_name="status",
                     ),
@@ -84,21 +97,41 @@ class Migration(migrations.Migration):
                 ("version", models.PositiveBigIntegerField(default=1, editable=False)),
                 (
                     "expires_at",
-                    models.DateTimeField(null=True, verbose_name="access token expires"),
+                    models.DateTimeField(
+                        editable=False, null=True, verbose_name="access token expires"
+                    ),
                 ),
-                ("refresh_after", models.DateTimeField(null=True, verbose_name="next refresh")),
+                (
+                    "refresh_after",
+                    models.DateTimeField(editable=False, null=True, verbose_name="next refresh"),
+                ),
                 ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created")),
-                ("refreshed_at", models.DateTimeField(null=True, verbose_name="last refresh")),
-                ("revoked_at", models.DateTimeField(null=True, verbose_name="revoked")),
-                ("rejected_at", models.DateTimeField(null=True, verbose_name="rejected since")),
+                (
+                    "refreshed_at",
+                    models.DateTimeField(editable=False, null=True, verbose_name="last refresh"),
+                ),
+                (
+                    "revoked_at",
+                    models.DateTimeField(editable=False, null=True, verbose_name="revoked"),
+                ),
+                (
+                    "rejected_at",
+                    models.DateTimeField(editable=False, null=True, verbose_name="rejected since"),
+                ),
                 (
                     "attempts",
-                    models.PositiveIntegerField(default=0, verbose_name="failures in a row"),
+                    models.PositiveIntegerField(
+                        default=0, editable=False, verbose_name="failures in a row"
+                    ),
                 ),
                 (
                     "last_error",
                     models.CharField(
-                        blank=True, default="", max_length=255, verbose_name="last error"
+                        blank=True,
+                        default="",
+                        editable=False,
+                        max_length=255,
+                        verbose_name="last error",
                     ),
                 ),
                 ("sign_outs", models.PositiveIntegerField(default=0, editable=False)),
@@ -125,6 +158,22 @@ class Migration(migrations.Migration):
                     ),
                     models.UniqueConstraint(
                         fields=("fingerprint",), name="leadexec_one_row_per_token"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(
+                                ("fingerprint", None), ("identity", None), ("status", "revoked")
+                            ),
+                            models.Q(
+                                models.Q(("fingerprint", ""), _negated=True),
+                                ("fingerprint__isnull", False),
+                                ("identity__isnull", False),
+                                ("refresh_after__isnull", False),
+                                ("status__in", ("active", "rejected")),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="leadexec_row_is_complete",
                     ),
                 ],
             },

@@ -8,10 +8,10 @@ from django.core import checks
 class SandboxConfig(AppConfig):
     name = "django_leadexec.sandbox"
     label = "leadexec_sandbox"
-    verbose_name = "LeadExec sandbox"
-    default_auto_field = "django.db.models.BigAutoField"
+    verbose_name: str = "LeadExec sandbox"
+    default_auto_field: str = "django.db.models.BigAutoField"
 
-    debug_at_start = False
+    debug_at_start: bool = False
 
     def ready(self) -> None:
         from .checks import check_sandbox

@@ -95,5 +95,5 @@ def reset_counts() -> None:
 
 
 def expire_access_tokens() -> None:
-    """Make the data API answer 401 to every access token handed out so far."""
+    """Make both APIs answer 401 to every access token handed out so far."""
     AccessToken.objects.all().delete()

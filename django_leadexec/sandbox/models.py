@@ -1,9 +1,13 @@
 import base64
 import hashlib
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.db import models
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
+
+from ..columns import columns
 
 
 def digest(token: str) -> str:
@@ -20,6 +24,20 @@ class GrantQuerySet(models.QuerySet["Grant"]):
         return self.live().update(revoked_at=timezone.now())
 
 
+if TYPE_CHECKING:
+
+    class GrantManager(models.Manager["Grant"]):
+        """What ``from_queryset`` makes, for type checkers that do not run it."""
+
+        def all(self) -> GrantQuerySet: ...
+        def filter(self, *args: Any, **kwargs: Any) -> GrantQuerySet: ...
+        def live(self) -> GrantQuerySet: ...
+        def revoke(self) -> int: ...
+
+else:
+    GrantManager = models.Manager.from_queryset(GrantQuerySet)
+
+
 class Grant(models.Model):
     """One account's consent to one application.
 
@@ -27,16 +45,16 @@ class Grant(models.Model):
     no table, dump or SQL log of the site holds a token in plain text.
     """
 
-    account = models.CharField(max_length=100, db_index=True)
-    button_id = models.CharField(max_length=191, blank=True)
+    account: str = columns.CharField(max_length=100, db_index=True)
+    button_id: str = columns.CharField(max_length=191, blank=True)
     # Blank until the first refresh: the page knows only the button.
-    app_id = models.CharField(max_length=191, blank=True)
-    seed = models.CharField(max_length=64)
-    digest = models.CharField(max_length=64, unique=True)
-    created_at = models.DateTimeField(default=timezone.now)
-    revoked_at = models.DateTimeField(null=True, blank=True)
+    app_id: str = columns.CharField(max_length=191, blank=True)
+    seed: str = columns.CharField(max_length=64)
+    digest: str = columns.CharField(max_length=64, unique=True)
+    created_at: datetime = columns.DateTimeField(default=timezone.now)
+    revoked_at: datetime | None = columns.DateTimeField(null=True, blank=True)
 
-    objects = GrantQuerySet.as_manager()
+    objects: ClassVar[GrantManager] = GrantManager()
 
     def __str__(self) -> str:
         return f"{self.account} for {self.application}"
@@ -52,9 +70,9 @@ class Grant(models.Model):
 
 
 class AccessToken(models.Model):
-    grant = models.ForeignKey(Grant, on_delete=models.CASCADE)
-    digest = models.CharField(max_length=64, unique=True)
-    expires_at = models.DateTimeField(db_index=True)
+    grant: Grant = columns.ForeignKey(Grant, on_delete=models.CASCADE)
+    digest: str = columns.CharField(max_length=64, unique=True)
+    expires_at: datetime = columns.DateTimeField(db_index=True)
 
     def __str__(self) -> str:
         return f"access token {self.pk}"
@@ -76,10 +94,10 @@ class Fault(models.Model):
         REFRESH = "refresh", "Refresh"
         DISCONNECT = "disconnect", "Disconnect"
 
-    scope = models.CharField(max_length=64, unique=True)
-    kind = models.CharField(max_length=20, choices=Kind.choices)
-    call = models.CharField(max_length=20, choices=Call.choices, blank=True)
-    seconds = models.FloatField(default=0)
+    scope: str = columns.CharField(max_length=64, unique=True)
+    kind: str = columns.CharField(max_length=20, choices=Kind.choices)
+    call: str = columns.CharField(max_length=20, choices=Call.choices, blank=True)
+    seconds: float = columns.FloatField(default=0)
 
     def __str__(self) -> str:
         return self.kind
@@ -88,8 +106,8 @@ class Fault(models.Model):
 class CallCount(models.Model):
     """How many calls ended how: "refresh ok", "disconnect refused" and so on."""
 
-    name = models.CharField(max_length=50, primary_key=True)
-    total = models.PositiveBigIntegerField(default=0)
+    name: str = columns.CharField(max_length=50, primary_key=True)
+    total: int = columns.PositiveBigIntegerField(default=0)
 
     def __str__(self) -> str:
         return f"{self.name}: {self.total}"

@@ -1,15 +1,14 @@
-"""What the provider knows and decides: accounts, grants, tokens, leads. No HTTP here.
+"""What the provider knows and decides: accounts, grants, tokens. No HTTP here.
 
 On SQLite a transaction that begins with a read fails at once when another writes; so here every
 write is one statement of its own.
 """
 
-import random
 import secrets
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime, timedelta
 
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from .conf import get_options
@@ -153,32 +152,12 @@ def _issue(grant: Grant) -> tuple[str, datetime]:
     return token, datetime.now(UTC) + lifetime
 
 
+def live_access_tokens() -> QuerySet[AccessToken]:
+    """Those that the APIs take: not expired, of a grant that is not revoked."""
+    return AccessToken.objects.filter(expires_at__gt=timezone.now(), grant__revoked_at=None)
+
+
 def account_of(access_token: str) -> str | None:
     """The account an access token stands for, while it and its grant are good."""
-    tokens = AccessToken.objects.filter(
-        digest=digest(access_token), expires_at__gt=timezone.now(), grant__revoked_at=None
-    )
+    tokens = live_access_tokens().filter(digest=digest(access_token))
     return tokens.values_list("grant__account", flat=True).first()
-
-
-def leads(account: str) -> list[dict[str, Any]]:
-    """A dozen leads, the same ones each time for the same account."""
-    dice = random.Random(account)  # noqa: S311  # nosec B311 # it must repeat itself
-    places = ["Austin, TX", "Boise, ID", "Dayton, OH", "Fresno, CA", "Mobile, AL", "Tampa, FL"]
-    first = date(2025, 3, 3)
-    number = dice.randrange(20_000, 90_000)
-    found = []
-    for n in range(12):
-        city, state = dice.choice(places).split(", ")
-        found.append(
-            {
-                "id": f"L-{number + n}",
-                "campaign": dice.choice(["Search", "Partner network", "Referral", "Web form"]),
-                "city": city,
-                "state": state,
-                "status": dice.choice(["New", "Contacted", "Quoted", "Sold"]),
-                "price": dice.randrange(1_200, 9_500, 50) / 100,
-                "received": (first + timedelta(days=n)).isoformat(),
-            }
-        )
-    return found

@@ -1,8 +1,8 @@
 from typing import Any
 
-from django.urls import URLPattern, path
+from django.urls import URLPattern, path, re_path
 
-from . import views
+from . import api, views
 
 app_name = "leadexec_sandbox"
 
@@ -12,7 +12,7 @@ def _route(route: str, view: Any, name: str, /, **kwargs: str) -> URLPattern:
 
 
 # <path:>, for a token may hold a slash: Django decodes %2F before it routes.
-urlpatterns = [
+urlpatterns: list[URLPattern] = [
     _route("", views.home, "home"),
     _route(
         "js/le-app-button.js",
@@ -32,8 +32,14 @@ urlpatterns = [
     _route("dialog/status/", views.status, "status"),
     _route("authorize/refreshaccesstoken/<path:token>", views.refresh, "refresh"),
     _route("authorize/disconnectapplicationtoken/<path:token>", views.disconnect, "disconnect"),
-    _route("api/account", views.api, "account", resource="account"),
-    _route("api/leads", views.api, "leads", resource="leads"),
+    _route("account-api/v1/leadtypes", api.list_lead_types, "lead_types"),
+    _route("account-api/sandbox-only/account", api.show_account, "account"),
+    _route("data-api/v1/leads/query/<str:uid>", api.query_leads, "leads"),
+    re_path(
+        r"^(?P<api>account|data)-api(?P<rest>/[\s\S]*)?\Z",
+        views.sandbox_view(api.unknown),
+        name="unknown",
+    ),
     _route("connections/", views.connections, "connections"),
     _route("control/", views.control, "control"),
     _route("control/order/", views.order, "order"),

@@ -85,7 +85,10 @@ def _is_trusted(request: HttpRequest, origin: str) -> bool:
 @require_GET
 def asset(request: HttpRequest, *, name: str, content_type: str) -> HttpResponse:
     """The provider's own script and stylesheet, at the provider's addresses."""
-    return HttpResponse((_STATIC / name).read_bytes(), content_type=content_type)
+    response = HttpResponse((_STATIC / name).read_bytes(), content_type=content_type)
+    # For pages with Cross-Origin-Embedder-Policy, which load nothing from elsewhere without it.
+    response["Cross-Origin-Resource-Policy"] = "cross-origin"
+    return response
 
 
 @require_GET
@@ -184,24 +187,6 @@ def _answer(
     return reply(payload, callback)
 
 
-@require_GET
-def api(request: HttpRequest, *, resource: str) -> HttpResponse:
-    """The data API, for the bearer of an access token."""
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    account = provider.account_of(token.strip()) if scheme.lower() == "bearer" else None
-    if account is None:
-        return JsonResponse(
-            {"message": "The access token is missing, expired or revoked."},
-            status=401,
-            headers={"WWW-Authenticate": "Bearer"},
-        )
-    if resource == "account":
-        data: Any = {"accountId": account, "companyName": provider.company(account)}
-    else:
-        data = provider.leads(account)
-    return JsonResponse(data, safe=False)
-
-
 # --- The provider's site ---
 
 
@@ -248,6 +233,7 @@ def control(request: HttpRequest) -> HttpResponse:
         "counts": CallCount.objects.order_by("name"),
         "faults": active,
         "fault_total": Fault.objects.count(),
+        "live_tokens": provider.live_access_tokens().count(),
         "scopes": labels.items(),
         "kinds": Fault.Kind.choices,
         "calls": Fault.Call.choices,

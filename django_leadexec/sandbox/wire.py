@@ -11,22 +11,22 @@ Payload = dict[str, Any]
 _CALLBACK = re.compile(r"[A-Za-z_$][\w$]*(\.[A-Za-z_$][\w$]*)*", re.ASCII)
 
 
-def _us(moment: datetime) -> str:
-    clock = f"{moment.hour % 12 or 12}:{moment:%M:%S %p}"
-    return f"{moment.month}/{moment.day}/{moment.year} {clock}"
+def _us(when: datetime) -> str:
+    clock = f"{when.hour % 12 or 12}:{when:%M:%S %p}"
+    return f"{when.month}/{when.day}/{when.year} {clock}"
 
 
-# The readings of expireDate that PROTOCOL.md lists, all in UTC.
+# The readings of expireDate that docs/protocol.md lists, all in UTC.
 DATE_FORMATS: dict[str, Callable[[datetime], str]] = {
-    "iso": lambda moment: f"{moment:%Y-%m-%dT%H:%M:%SZ}",
-    "microsoft": lambda moment: f"/Date({int(moment.timestamp() * 1000)})/",
+    "iso": lambda when: f"{when:%Y-%m-%dT%H:%M:%SZ}",
+    "microsoft": lambda when: f"/Date({int(when.timestamp() * 1000)})/",
     "us": _us,
 }
 
 
-def expire_date(moment: datetime, style: str) -> str:
-    """Write an aware moment the way the provider might."""
-    return DATE_FORMATS[style](moment.astimezone(UTC))
+def expire_date(when: datetime, style: str) -> str:
+    """Write an aware datetime the way the provider might."""
+    return DATE_FORMATS[style](when.astimezone(UTC))
 
 
 def is_callback_name(name: str) -> bool:

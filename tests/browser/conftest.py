@@ -1,20 +1,23 @@
-"""A real Chromium, and a site of one page whose provider and callback a test plays itself."""
+"""A real browser, and a site of one page whose provider and callback a test plays itself."""
 
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from django.contrib.staticfiles import finders
 from django.template import RequestContext, Template
 from django.test import RequestFactory
 
-from tests.conftest import find_chromium
+from django_leadexec.visitor_mark import mark_of
+from tests.needs import find_chromium, find_firefox, skip_for_want
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Locator, Page, Route
+    from playwright.sync_api import Browser, Locator, Page, Playwright, Request, Route
 
 ARGUMENTS = [
     "--headless",
@@ -25,13 +28,21 @@ ARGUMENTS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--host-resolver-rules=MAP *.example.test 127.0.0.1",
 ]
+PREFERENCES: dict[str, str | float | bool] = {
+    # It would be asked for on every page, and violate the policy of some.
+    "browser.chrome.site_icons": False,
+    "network.dns.localDomains": "www.example.test,blog.example.test",
+}
 ORIGIN = "https://site.test"
 PROVIDER = "https://apps.leadexec.net"
 # Calls back for a click, like the provider's script after its dialog.
 ON_CLICK = """
 document.getElementById("leAppButton").addEventListener("click", () => AuthorizeResult(%s));
 """
+# The mark on the pages of who is not logged in.
+STRANGER = mark_of(None)
 CONNECTED = {"status": "connected", "redirect": None}
 # Not fetch(), which a test may hold back. As a condition to wait for, it outlives a navigation.
 FENCE = """() => new Promise((resolve) => {
@@ -42,25 +53,114 @@ FENCE = """() => new Promise((resolve) => {
 })"""
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator["Browser"]:
+# For a test of what the engines decide, each in its own way.
+in_each_engine = pytest.mark.parametrize(
+    "engine", ["chromium", pytest.param("firefox", marks=pytest.mark.firefox)]
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of an engine together, so that a browser is started once for many."""
+    folder = Path(__file__).parent
+
+    def place(item: pytest.Item) -> int:
+        if folder not in item.path.parents:
+            return 2
+        return 0 if item.get_closest_marker("firefox") else 1
+
+    items.sort(key=place)
+
+
+# Firefox does not tell Playwright what a page posts.
+SHOW_BODIES = """{
+  const fetched = window.fetch;
+  window.fetch = (url, options = {}) => {
+    const { body } = options;
+    if (typeof body !== "string") return fetched(url, options);
+    const headers = { ...options.headers, "X-Body": encodeURIComponent(body) };
+    return fetched(url, { ...options, headers });
+  };
+}"""
+
+
+@pytest.fixture(scope="package")
+def playwright() -> Iterator["Playwright"]:
     from playwright.sync_api import sync_playwright
 
     with pytest.MonkeyPatch.context() as monkeypatch, sync_playwright() as playwright:
         # Playwright keeps an event loop in this thread, where Django then refuses the ORM.
         monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
-        browser = playwright.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
-        yield browser
+        yield playwright
+
+
+@pytest.fixture(scope="package")
+def chromium(playwright: "Playwright") -> Iterator["Browser"]:
+    browser = playwright.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
+    yield browser
+    browser.close()
+
+
+@contextmanager
+def open_firefox(
+    playwright: "Playwright", **preferences: str | float | bool
+) -> Iterator["Browser"]:
+    """The distribution's own; Playwright's would be patched."""
+    from playwright.sync_api import Error
+
+    browser = playwright.firefox.launch(
+        channel="moz-firefox",
+        executable_path=find_firefox(),
+        firefox_user_prefs=PREFERENCES | preferences,
+    )
+    try:
+        browser.new_context().close()
+    except Error as error:
+        version = browser.version
         browser.close()
+        skip_for_want(f"this Playwright can't drive Firefox {version}: {error.message}")
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="package")
+def firefox(playwright: "Playwright") -> Iterator["Browser"]:
+    with open_firefox(playwright) as browser:
+        yield browser
 
 
 @pytest.fixture
-def page(chromium: "Browser") -> Iterator["Page"]:
-    """A page in a profile of its own; an uncaught script error fails the test."""
-    context = chromium.new_context(ignore_https_errors=True)
+def engine() -> str:
+    """What runs the test's pages. A test marked ``in_each_engine`` is run in Firefox too."""
+    return "chromium"
+
+
+@pytest.fixture
+def browser(request: pytest.FixtureRequest, engine: str) -> "Browser":
+    browser: Browser = request.getfixturevalue(engine)
+    return browser
+
+
+@pytest.fixture
+def script_errors() -> list[str]:
+    """The uncaught errors of the page's scripts. They fail a test that doesn't clear them."""
+    return []
+
+
+@pytest.fixture
+def page(browser: "Browser", script_errors: list[str]) -> Iterator["Page"]:
+    """A page in a profile of its own."""
+    with open_page(browser, script_errors) as page:
+        yield page
+
+
+@contextmanager
+def open_page(browser: "Browser", errors: list[str]) -> Iterator["Page"]:
+    context = browser.new_context(ignore_https_errors=True)
     context.set_default_timeout(30_000)
-    errors: list[str] = []
     context.on("weberror", lambda error: errors.append(str(error.error)))
+    if browser.browser_type.name == "firefox":
+        context.add_init_script(SHOW_BODIES)
     yield context.new_page()
     # An answer under way when the context closes is an error; and what comes now goes nowhere.
     context.set_offline(True)
@@ -69,18 +169,31 @@ def page(chromium: "Browser") -> Iterator["Page"]:
     assert errors == []
 
 
+def body_of(request: "Request") -> Any:
+    """The JSON that the page has posted."""
+    return json.loads(request.post_data or unquote(request.headers["x-body"]))
+
+
 class Site:
-    """One page at ORIGIN; `provider` is the script served as the provider's."""
+    """One page at ORIGIN; `provider` and `stylesheet` are served as the provider's."""
 
     def __init__(self, page: "Page") -> None:
         self.page = page
         self.provider: str | None = ON_CLICK % '{valid: true, refreshToken: "rt-1"}'
+        self.stylesheet: str | None = ".le-app-button { color: teal }"
         self.answers: list[dict[str, Any]] = []
         self.posts: list[dict[str, Any]] = []
         self.post_headers: dict[str, str] = {}
+        self.csrf_token: str | None = "s" * 64
+        # What leadexec:state answers beside it.
+        self.state: dict[str, Any] = {}
+        self.states = 0
+        self.asked: list[str] = []
         self.visits: list[tuple[str, str]] = []
         self.headers: dict[str, str] = {}
         self.html = ""
+        # The address of a server that a test runs itself: requests to it are left alone.
+        self.real = "none"
         page.context.route("**/*", self._serve)
 
     def open(
@@ -135,10 +248,24 @@ class Site:
             assert time.monotonic() < deadline, "it did not happen within thirty seconds"
             self.page.wait_for_timeout(20)
 
+    def has_providers_stylesheet(self) -> bool:
+        """Whether it has come, and counts."""
+        found = self.page.evaluate(
+            "(url) => [...document.styleSheets].some((sheet) => "
+            "sheet.href === url && sheet.media.mediaText !== 'print')",
+            f"{PROVIDER}/css/le-app-button.css",
+        )
+        return bool(found)
+
     def says(self, role: str, text: str) -> "Locator":
         region = self.page.locator(f".leadexec [role={role}]").filter(has_text=text)
         region.wait_for()
         return region
+
+    def asked_provider(self) -> list[str]:
+        """The provider's files that were asked for until now."""
+        self.settle()
+        return self.asked
 
     @property
     def alert(self) -> str:
@@ -147,21 +274,35 @@ class Site:
     def _serve(self, route: "Route") -> None:
         request = route.request
         path = urlsplit(request.url).path
-        if request.url == f"{PROVIDER}/js/le-app-button.js":
+        if request.url.startswith(PROVIDER):
+            self.asked.append(request.url.removeprefix(PROVIDER))
+        if request.url.startswith(self.real):
+            route.continue_()
+        elif request.url == f"{PROVIDER}/js/le-app-button.js":
             if self.provider is None:
                 route.abort()
             else:
                 route.fulfill(body=self.provider, content_type="text/javascript")
         elif request.url == f"{PROVIDER}/css/le-app-button.css":
-            route.fulfill(body=".le-app-button { color: teal }", content_type="text/css")
+            if self.stylesheet is None:
+                route.abort()
+            else:
+                route.fulfill(body=self.stylesheet, content_type="text/css")
         elif path.startswith("/static/"):
             found = finders.find(path.removeprefix("/static/"))
             assert isinstance(found, str), path
             route.fulfill(path=found)
         elif path == "/fence/":
-            route.fulfill(body="")
+            # Firefox takes what has no type for XML, and says that there is none.
+            route.fulfill(body="", content_type="text/plain")
+        elif path == "/leadexec/state/":
+            self.states += 1
+            if self.csrf_token is None:
+                route.fulfill(status=500, body="<h1>Error</h1>", content_type="text/html")
+            else:
+                route.fulfill(json={"csrf_token": self.csrf_token} | self.state)
         elif path == "/leadexec/callback/":
-            self.posts.append(json.loads(request.post_data or ""))
+            self.posts.append(body_of(request))
             self.post_headers = request.headers
             # A test that says no more leaves the page waiting: it may have moved on by itself.
             answer = self.answers.pop(0) if self.answers else {"hang": True}

@@ -7,7 +7,15 @@ from email.utils import format_datetime
 import pytest
 from django.utils import timezone
 
-from tests.browser.conftest import CONNECTED, ON_CLICK, ORIGIN, PROVIDER, Site
+from tests.browser.conftest import (
+    CONNECTED,
+    ON_CLICK,
+    ORIGIN,
+    PROVIDER,
+    STRANGER,
+    Site,
+    in_each_engine,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -44,12 +52,14 @@ def seen(site, *names):
 # The post
 
 
+@in_each_engine
 def test_a_click_posts_the_token_with_gesture_and_csrf_and_loads_the_page_again(site: Site):
     site.answer(CONNECTED)
     site.open()
     site.click()
-    assert site.posted() == [{"refreshToken": "rt-1", "gesture": True, "next": None}]
-    assert len(site.post_headers["x-csrftoken"]) == 64
+    [posted] = site.posted()
+    assert posted == {"token": "rt-1", "gesture": True, "visitor": STRANGER, "next": None}
+    assert site.post_headers["x-csrftoken"] == "s" * 64
     assert site.post_headers["accept"] == "application/json"
     assert site.post_headers["content-type"] == "application/json"
     site.wait_for(lambda: site.visits == [("GET", "/page/")] * 2)
@@ -70,7 +80,8 @@ def test_a_base_address_does_not_take_the_token_elsewhere(site: Site):
     site.open(head='<base href="https://cdn.test/assets/">')
     site.click()
     site.wait_for(lambda: site.visits[-1] == ("GET", "/leads/"))
-    assert [url for url in asked if "/leadexec/" in url] == [f"{ORIGIN}/leadexec/callback/"]
+    ours = [f"{ORIGIN}/leadexec/{name}/" for name in ("state", "callback")]
+    assert [url for url in asked if "/leadexec/" in url] == ours
 
 
 @pytest.mark.parametrize("status", ["login_required", "confirm_required"])
@@ -126,7 +137,7 @@ def test_the_token_is_found_under_each_of_its_possible_names(site: Site, result,
     site.answer(CONNECTED)
     site.open()
     site.click()
-    assert site.posted()[0]["refreshToken"] == token
+    assert site.posted()[0]["token"] == token
 
 
 @pytest.mark.parametrize("result", ['{valid: true, authToken: "access"}', "{valid: true}"])
@@ -238,7 +249,7 @@ def test_an_ignored_result_is_offered_and_posted_only_by_a_click(site: Site):
     site.posted(1)
     site.provider = ""
     button.click()
-    assert site.posted(2)[1] == {"refreshToken": "rt-1", "gesture": True, "next": None}
+    assert site.posted(2)[1] == site.posts[0] | {"gesture": True}
     site.wait_for(lambda: site.visits[-1] == ("GET", "/leads/"))
 
 
@@ -246,12 +257,15 @@ def test_an_ignored_result_is_offered_and_posted_only_by_a_click(site: Site):
 
 
 def test_a_click_made_by_a_script_is_no_gesture(site: Site):
+    site.provider = f"{site.provider} window.listening = true;"
     site.answer({"status": "ignored", "redirect": None})
     site.open()
+    site.page.wait_for_function("window.listening")
     site.page.evaluate("document.getElementById('leAppButton').click()")
     assert site.posted()[0]["gesture"] is False
 
 
+@in_each_engine
 @pytest.mark.parametrize("key", ["Enter", "Space"])
 def test_a_key_on_the_button_is_a_gesture(site: Site, key):
     site.answer(CONNECTED)
@@ -347,6 +361,7 @@ def test_the_same_automatic_result_is_posted_once(site: Site):
 HELD_ANSWER = """const { fetch } = window;
 window.fetch = async (...all) => {
   const answer = await fetch(...all);
+  if (!String(all[0]).includes("/callback/")) return answer;
   const body = await answer.text();
   await new Promise((resolve) => { window.release = resolve; });
   answer.json = async () => {
@@ -471,16 +486,17 @@ def test_nothing_but_the_providers_function_is_global(site: Site):
 @pytest.mark.parametrize(
     ("answer", "code", "message", "again"),
     [
-        ({"status": 422, "code": "rejected"}, "rejected", "The server's words.", False),
-        ({"status": 409, "code": "conflict"}, "conflict", "The server's words.", False),
-        ({"status": 409, "code": "revoking"}, "revoking", "The server's words.", False),
-        ({"status": 502, "code": "unavailable"}, "unavailable", "The server's words.", True),
-        ({"status": 403, "code": "not_allowed"}, "not_allowed", "The server's words.", False),
-        ({"status": 403, "code": "csrf"}, "csrf", "This page has expired.", False),
-        ({"status": 403}, "csrf", "This page has expired.", False),
-        ({"status": 500}, "unexpected", "Something went wrong.", True),
-        ({"status": 200}, "unexpected", "Something went wrong.", False),
-        ({"status": 404}, "unexpected", "Something went wrong.", False),
+        ({"status": 422, "code": "rejected"}, "rejected", "The server's words.", ""),
+        ({"status": 409, "code": "conflict"}, "conflict", "The server's words.", ""),
+        ({"status": 409, "code": "revoking"}, "revoking", "The server's words.", ""),
+        ({"status": 409, "code": "reload"}, "reload", "The server's words.", "Reload"),
+        ({"status": 502, "code": "unavailable"}, "unavailable", "The server's words.", "Try again"),
+        ({"status": 403, "code": "not_allowed"}, "not_allowed", "The server's words.", ""),
+        ({"status": 403, "code": "csrf"}, "csrf", "This page has expired.", "Reload"),
+        ({"status": 403}, "csrf", "This page has expired.", "Reload"),
+        ({"status": 500}, "unexpected", "Something went wrong.", "Try again"),
+        ({"status": 200}, "unexpected", "Something went wrong.", ""),
+        ({"status": 404}, "unexpected", "Something went wrong.", ""),
     ],
 )
 def test_an_error_is_told_in_place(site: Site, answer, code, message, again):
@@ -492,8 +508,31 @@ def test_an_error_is_told_in_place(site: Site, answer, code, message, again):
     site.click()
     site.says("alert", message)
     assert seen(site, "authorize", "error")[-1] == {"code": code, "message": site.alert}
-    assert site.page.get_by_role("button", name="Try again").is_visible() is again
+    offered = site.page.locator(".leadexec-continue:visible").all_text_contents()
+    assert offered == ([again] if again else [])
     assert site.page.locator("[aria-busy]").count() == 0
+
+
+def test_a_page_of_another_visitor_offers_to_load_it_again_and_keeps_the_token_to_itself(
+    site: Site,
+):
+    site.answer({"error": {"code": "reload", "message": "Reload the page."}}, status=409)
+    site.open()
+    site.click()
+    site.says("alert", "Reload the page.")
+    site.page.get_by_role("button", name="Reload").click()
+    site.wait_for(lambda: site.visits == [("GET", "/page/")] * 2)
+    site.posted(1)
+
+
+def test_the_mark_is_the_pages_own_whatever_the_state_says_by_then(site: Site):
+    # The state tells of the session of now, which may be another's.
+    site.state = {"visitor": "x" * 64}
+    site.answer(hang=True)
+    site.open()
+    site.click()
+    assert site.posted()[0]["visitor"] == STRANGER
+    assert site.states == 1
 
 
 @pytest.mark.parametrize(
@@ -665,16 +704,14 @@ def test_a_page_can_stop_the_offer(site: Site):
 
 def test_a_script_that_cannot_be_loaded_is_told_and_a_click_tries_again(site: Site):
     working, site.provider = site.provider, None
-    site.answer(CONNECTED)
+    site.answer(hang=True)
     site.open(head=RECORD_EVENTS)
     site.says("alert", "LeadExec could not be loaded")
     assert seen(site, "error")[0]["code"] == "script"
-    site.provider = f"{working} window.listening = true;"
-    site.click()
-    site.page.wait_for_function("window.listening")
-    assert site.alert == ""
+    site.provider = working
     site.click()
     assert site.posted()[0]["gesture"] is True
+    assert site.alert == ""
 
 
 def test_a_script_that_hangs_is_told_and_the_message_goes_when_it_comes(site: Site):
@@ -699,6 +736,7 @@ document.addEventListener("securitypolicyviolation", (event) => {
 });"""
 
 
+@in_each_engine
 @pytest.mark.parametrize(
     ("nonce", "sources"), [("bm9uY2U=", "'nonce-bm9uY2U='"), (None, f"'self' {PROVIDER}")]
 )
@@ -715,6 +753,27 @@ def test_a_strict_policy_is_never_violated(site: Site, nonce, sources):
     assert site.page.evaluate("violations") == []
     color = site.page.locator("#leAppButton").evaluate("(b) => getComputedStyle(b).color")
     assert color == "rgb(0, 128, 128)"
+
+
+def test_a_page_that_requires_trusted_types_lets_the_script_be_loaded(site: Site):
+    policy = "require-trusted-types-for 'script'; trusted-types django-leadexec"
+    site.headers = {"Content-Security-Policy": policy}
+    site.page.add_init_script(VIOLATIONS)
+    site.answer({"error": {"code": "rejected", "message": "No."}}, status=422)
+    site.open()
+    site.click()
+    site.says("alert", "No.")
+    assert site.page.evaluate("violations") == []
+
+
+def test_a_page_that_knows_no_such_policy_is_told_at_once(site: Site):
+    policy = "require-trusted-types-for 'script'; trusted-types another"
+    site.headers = {"Content-Security-Policy": policy}
+    site.open()
+    site.says("alert", "LeadExec could not be loaded")
+    site.click()
+    site.says("alert", "LeadExec could not be loaded")
+    assert site.page.locator("[aria-busy]").count() == 0
 
 
 def test_the_button_never_submits_a_form_around_it(site: Site):

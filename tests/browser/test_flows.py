@@ -10,8 +10,11 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.test import Client
 
-from django_leadexec.models import LeadExecConnection
+from django_leadexec.models import LeadExecConnection, PendingRevocation
 from django_leadexec.sandbox.models import Grant
+from django_leadexec.sandbox.views import COOKIE
+from tests.browser.conftest import in_each_engine
+from tests.processes import wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -68,7 +71,8 @@ def visitor(page, live_server, settings):
     settings.LOGIN_REDIRECT_URL = "/strict/"
     settings.LEADEXEC = settings.LEADEXEC | {
         "BASE_URL": f"{live_server.url}/sandbox",
-        "API_URLS": [live_server.url],
+        "ACCOUNT_API_URL": f"{live_server.url}/sandbox/account-api",
+        "DATA_API_URL": f"{live_server.url}/sandbox/data-api",
     }
     violations = []
     page.context.add_init_script(VIOLATIONS)
@@ -79,6 +83,7 @@ def visitor(page, live_server, settings):
     yield Visitor(page, live_server.url)
     # What is still under way may violate the policy, and must not meet the next test's database.
     page.wait_for_load_state("networkidle")
+    wait_until(lambda: not PendingRevocation.objects.exists())
     assert violations == []
 
 
@@ -99,6 +104,7 @@ def connect(visitor, user):
     visitor.sees("Connected with LeadExec")
 
 
+@in_each_engine
 def test_a_visitor_consents_and_disconnects_again(visitor, ada):
     connect(visitor, ada)
     connection = ada.leadexec_connections.get()
@@ -110,6 +116,7 @@ def test_a_visitor_consents_and_disconnects_again(visitor, ada):
     assert not Grant.objects.live().exists()
 
 
+@in_each_engine
 def test_a_visitor_cancels(visitor, ada):
     visitor.has_session_of(ada)
     visitor.open()
@@ -167,15 +174,16 @@ def test_an_account_that_is_another_users_is_told_in_place(visitor, ada):
     connect(visitor, get_user_model().objects.create_user("bob"))
     visitor.has_session_of(ada)
     visitor.open()
-    visitor.page.locator("#leAppButton").click()
-    visitor.page.locator(".leadexec [role=alert]:not(:empty)").wait_for()
+    # LeadExec knows the visitor, but the site says nothing of whose account it is before a click.
+    visitor.page.get_by_role("button", name="Continue with LeadExec").click()
+    visitor.sees("This LeadExec account is connected to another user of this site.")
     assert not ada.leadexec_connections.exists()
 
 
 def test_a_rejected_connection_comes_back_by_connecting_again(visitor, ada):
     connect(visitor, ada)
     Grant.objects.all().revoke()
-    ada.leadexec_connections.update(status=Status.REJECTED)
+    ada.leadexec_connections.write(status=Status.REJECTED)
     visitor.open()
     visitor.sees("Please reconnect")
     visitor.answer_dialog("Consent")
@@ -195,3 +203,50 @@ def test_disconnecting_needs_no_javascript(visitor, ada, chromium):
     finally:
         context.close()
     assert not ada.leadexec_connections.live().exists()
+
+
+# Two tabs, two users
+
+
+def test_an_old_tab_is_told_that_it_is_done(visitor, ada):
+    connect(visitor, ada)
+    other = visitor.page.context.new_page()
+    other.goto(f"{visitor.url}/strict/")
+    visitor.page.get_by_role("button", name="Disconnect").click()
+    visitor.page.locator("#leAppButton").wait_for()
+    other.get_by_role("button", name="Disconnect").click()
+    other.locator("#leAppButton").wait_for()
+    other.get_by_text("LeadExec was disconnected already.").wait_for()
+
+
+def test_a_tab_of_the_user_before_links_nothing_to_the_one_after(visitor, ada):
+    visitor.has_session_of(ada)
+    visitor.open()
+    bob = get_user_model()._default_manager.create_user("bob")
+    # Somebody else has logged in, in another tab of this browser.
+    visitor.has_session_of(bob)
+    visitor.answer_dialog("Consent")
+    reload = visitor.page.get_by_role("button", name="Reload")
+    reload.wait_for()
+    assert not LeadExecConnection.objects.exists()
+    reload.click()
+    visitor.page.locator("h1", has_text="bob").wait_for()
+
+
+def test_who_does_not_confirm_can_come_back_with_another_account(visitor, ada, signing_in):
+    visitor.has_session_of(ada)
+    visitor.open()
+    visitor.answer_dialog("Consent", "Northwind Solar")
+    visitor.page.wait_for_url("**/confirm/")
+    visitor.page.get_by_text("Use another LeadExec account").click()
+    visitor.sees("Sign out at LeadExec in this browser")
+    visitor.page.get_by_role("button", name="Don't connect").click()
+    visitor.page.wait_for_url("**/strict/")
+    assert not LeadExecConnection.objects.exists()
+    # They do as the page has said: sign out at LeadExec, and choose another account there.
+    visitor.page.context.clear_cookies(name=COOKIE)
+    visitor.open()
+    visitor.answer_dialog("Consent", "Summit Roofing")
+    visitor.page.get_by_role("button", name="Connect", exact=True).click()
+    visitor.sees("Connected with LeadExec")
+    assert Grant.objects.live().filter(account="summit-roofing").count() == 1

@@ -26,5 +26,94 @@ def test_what_looks_like_the_tag_names_neither_script_nor_callback(site: Site, o
     site.answer(CONNECTED)
     site.page.goto(f"{ORIGIN}/page/")
     site.click()
-    assert site.posted()[0]["refreshToken"] == "rt-1"
+    assert site.posted()[0]["token"] == "rt-1"
     assert [url for url in asked if "evil.test" in url or "elsewhere" in url] == []
+
+
+# A click on it is no gesture
+
+OPENS_BY_ANY_CLICK = """document.addEventListener("click", () => {
+  AuthorizeResult({valid: true, refreshToken: "rt-1"});
+}); window.listening = true;"""
+# The gesture of each post that would be made.
+RECORD_GESTURES = """<script>window.gestures = [];
+document.addEventListener("leadexec:authorize", (event) => {
+  gestures.push(event.detail.gesture);
+  event.preventDefault();
+});</script>"""
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        '<div class="leadexec-action"><b id="lure">Lure</b></div>',
+        '<div class="leadexec"><div class="leadexec-action"><b id="lure">Lure</b></div></div>',
+        '<b id="leAppButton"><i id="lure">Lure</i></b>',
+        '<button class="leadexec-continue" id="lure">Lure</button>',
+        '<label for="leAppButton" id="lure">Lure</label>',
+        '<label for="leAppButton"><b id="lure">Lure</b></label>',
+        '<form><input name="closest"><b id="lure">Lure</b></form>',
+    ],
+)
+@pytest.mark.parametrize(
+    ("engine", "side"),
+    [
+        ("chromium", "before"),
+        ("chromium", "after"),
+        pytest.param("firefox", "before", marks=pytest.mark.firefox),
+    ],
+)
+def test_a_click_on_it_is_no_gesture(site: Site, planted, side):
+    site.provider = OPENS_BY_ANY_CLICK
+    site.open(head=RECORD_GESTURES, **{side: planted})
+    site.page.wait_for_function("window.listening")
+    site.page.click("#lure")
+    site.page.wait_for_function("gestures.length > 0")
+    site.page.locator(".leadexec > .leadexec-action > button").click()
+    site.page.wait_for_function("gestures.includes(true)")
+    # A label makes two clicks of one.
+    assert set(site.page.evaluate("gestures.slice(0, -1)")) == {False}
+
+
+def test_a_label_around_it_makes_a_click_no_gesture_and_fetches_nothing(site: Site):
+    site.open(
+        tag='{% leadexec_button load="click" %}',
+        before='<label for="leAppButton" id="lure">Lure</label>',
+    )
+    site.page.click("#lure")
+    assert site.asked_provider() == []
+    site.answer(hang=True)
+    site.click()
+    assert site.posted()[0]["gesture"] is True
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "currentScript",
+        "querySelector",
+        "createElement",
+        "addEventListener",
+        "readyState",
+        "head",
+        "activeElement",
+        "hasFocus",
+        "location",
+        "AuthorizeResult",
+        "trustedTypes",
+        "navigator",
+    ],
+)
+def test_a_name_of_it_disables_neither_the_script_nor_its_nonce(site: Site, name):
+    nonce = "bm9uY2U="
+    policy = f"default-src 'none'; connect-src 'self'; script-src 'nonce-{nonce}'"
+    site.headers = {"Content-Security-Policy": policy}
+    planted = f'<img name="{name}" id="{name}" alt=""><form name="{name}"></form>'
+    site.html = site.render(
+        "<title>Page</title>" + planted + "{% leadexec_button %}", csp_nonce=nonce
+    )
+    site.answer({"error": {"code": "rejected", "message": "No."}}, status=422)
+    site.page.goto(f"{ORIGIN}/page/")
+    site.click()
+    assert site.posted()[0]["gesture"] is True
+    site.says("alert", "No.")

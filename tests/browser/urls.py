@@ -19,6 +19,7 @@ TEMPLATE = """{% load leadexec %}<!doctype html>
 </head>
 <body>
   <h1>{{ user.get_username|default:"nobody" }}</h1>
+  {% for message in messages %}<p>{{ message }}</p>{% endfor %}
   {% leadexec_button %}
 </body>
 </html>"""

@@ -1,4 +1,4 @@
-"""The state machine of ``test_state_machine``, with every doing in a process of its own.
+"""The state machine of ``test_state_machine``, with every thread in a process of its own.
 
 Each has the settings of the moment at which it was forked, so while the keys are turned some still
 have them in the former order. And each may be killed.
@@ -22,7 +22,7 @@ from django.db import connections
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from .doings import PATIENCE, Doing, changed, clock, handlers
+from .stepped_threads import PATIENCE, SteppedThread, changed, clock, handlers
 from .test_state_machine import LONG, Machine, machine, run
 
 __all__ = ["machine"]
@@ -35,20 +35,23 @@ pytestmark = [
 ]
 
 
-class Child(Doing):
-    """A doing as it is seen from inside its process."""
+class Child(SteppedThread):
+    """A thread as it is seen from inside its process."""
 
     steering: Connection
 
     def stop(self) -> None:
         if not self.free:
-            writes = [SimpleNamespace(pk=row.pk, lease_id=row.lease_id) for row in self.writes]
+            writes = [
+                SimpleNamespace(row=SimpleNamespace(pk=claim.row.pk), lease_id=claim.lease_id)
+                for claim in self.writes
+            ]
             self.steering.send(("stopped", database.in_atomic_block, writes))
             self.free = self.steering.recv() == "free"
 
 
-class Forked(Doing):
-    """A doing as it is seen from the test: it runs in another process."""
+class Forked(SteppedThread):
+    """A thread as it is seen from the test: it runs in another process."""
 
     pid = 0
 
@@ -76,7 +79,7 @@ class Forked(Doing):
         lock = threading.Lock()
 
         def telling(what: str) -> Callable[..., None]:
-            def tell(doing: object, *details: object) -> None:
+            def tell(thread: object, *details: object) -> None:
                 with lock:
                     notes.send((what, details))
                     notes.recv()
@@ -162,7 +165,7 @@ def received(end: Connection) -> Any:
 
 
 def portable(result: Any) -> Any:
-    """What a doing returned or raised, fit for a pipe."""
+    """What a thread returned or raised, fit for a pipe."""
     if hasattr(result, "status_code"):
         return SimpleNamespace(
             status_code=result.status_code,
@@ -177,9 +180,9 @@ def portable(result: Any) -> Any:
 
 
 class Processes:
-    """What is different when every doing is a process."""
+    """What is different when every thread is a process."""
 
-    kind_of_doing = Forked
+    kind_of_thread = Forked
 
     def first_keys(self: Any) -> list[str]:
         return [self.first_key, *(Fernet.generate_key().decode() for _ in range(2))]
@@ -190,25 +193,26 @@ class Processes:
     @rule(number=Machine.numbers, kind=st.integers(0, 5))
     def kill(self: Any, number: int, kind: int) -> None:
         running = self.running()
-        doing = running[number % len(running)] if running else None
-        if doing is None or not self.has_settled(doing):
+        thread = running[number % len(running)] if running else None
+        if thread is None or not self.has_settled(thread):
             return
-        tokens = set(doing.calls)
-        self.doings.remove(doing)
-        doing.kill()
+        tokens = set(thread.calls)
+        self.threads.remove(thread)
+        thread.kill()
         for call in list(self.provider.waiting):
             if call.token in tokens:
                 self.say(call, kind)
         self.settle()
 
-    def has_settled(self: Any, doing: Forked) -> bool:
+    def has_settled(self: Any, thread: Forked) -> bool:
         """Whether the provider has all its calls already."""
-        return Counter(doing.calls) <= Counter(call.token for call in self.provider.waiting)
+        return Counter(thread.calls) <= Counter(call.token for call in self.provider.waiting)
 
     def let_all_go(self: Any) -> None:
         super().let_all_go()  # type: ignore[misc]
         clock.passed.value += 6 * LONG  # what the killed have held comes free
 
 
+@pytest.mark.slow
 def test_whatever_falls_between_whatever_in_processes(machine: type[Machine]) -> None:
     run(type("ProcessMachine", (Processes, machine), {}), examples=5)

@@ -9,10 +9,10 @@ from django_leadexec.exceptions import LeadExecError
 from django_leadexec.models import LeadExecConnection
 
 from .. import provider as stand_in
-from ..factories import make_connection, make_user
+from ..factories import is_leased, make_connection, make_user, plain
 from ..processes import wait_until
 from ..provider import Provider
-from .test_interleavings import NOT_ON_SQLITE, link_now
+from .test_interleavings import link_now
 from .threads import begin
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -25,19 +25,19 @@ def test_an_answer_that_came_too_late_lets_its_lease_go() -> None:
     make_connection("t", user=user)
     (claimed,) = rows.order_by("pk").claim(1, 60)
     link_now(user, "t")
-    claimed.record_success("late", time.time() + 60)
-    assert rows.all().write_claimed([claimed]) == [claimed]
-    assert not rows.get().is_leased()
-    assert rows.get().access_token == "a"
+    claimed.row.record_success("late", time.time() + 60)
+    assert rows.all().write_claimed([claimed]).lost == [claimed]
+    assert not is_leased(rows.get())
+    assert plain(rows.get().access_token) == "a"
 
 
 def test_an_answer_that_came_too_late_leaves_the_lease_of_who_has_claimed_since() -> None:
     make_connection("t")
     (lapsed,) = rows.order_by("pk").claim(1, -10)
     rows.order_by("pk").claim(1, 60)
-    lapsed.record_success("late", time.time() + 60)
-    assert rows.all().write_claimed([lapsed]) == [lapsed]
-    assert rows.get().is_leased()
+    lapsed.row.record_success("late", time.time() + 60)
+    assert rows.all().write_claimed([lapsed]).lost == [lapsed]
+    assert is_leased(rows.get())
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_read_in_a_callers_transaction_leaves_the_lease_of_who_is_asking(
     assert rows.get().lease_until == claimed.lease_until
 
 
-@NOT_ON_SQLITE
+@pytest.mark.server
 def test_a_read_in_a_callers_transaction_that_came_too_late_leaves_it_too(
     provider: Provider,
 ) -> None:

@@ -1,6 +1,6 @@
 """All that can happen to connections, in orders that Hypothesis chooses, against a small model.
 
-Every doing stops before each statement and each transaction of the package, after it, and when a
+Every thread stops before each statement and each transaction of the package, after it, and when a
 signal is heard; and each of its calls stops at the provider; which of them goes on, and what the
 provider then says, is for the rules to choose. What is drawn never depends on what has happened,
 so that threads that run into each other's locks can't make an example differ from itself.
@@ -34,23 +34,48 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from pytest_django import Settings
 
-from django_leadexec import authorization, models, refresh, rotation, signals, throttle
-from django_leadexec import client as provider_client
-from django_leadexec import connections as engine
+from django_leadexec import clock as clock_module
+from django_leadexec import (
+    leases,
+    lifecycle,
+    linking,
+    models,
+    refresh,
+    revocation,
+    rotation,
+    shared_answers,
+    signals,
+    throttle,
+)
 from django_leadexec.admin import LeadExecConnectionAdmin
+from django_leadexec.claims import Claim
+from django_leadexec.clock import from_timestamp
 from django_leadexec.conf import DAY
+from django_leadexec.conflicts import retry_on_deadlock
 from django_leadexec.exceptions import AuthorizationRejected, DecryptionFailed, LeadExecError
-from django_leadexec.models import LeadExecConnection, PendingRevocation, moment, writing
-from django_leadexec.refresh import Options, Refresher
+from django_leadexec.leases import CLOCK_SKEW, LeasedQuerySet, writing
+from django_leadexec.lifecycle import REFUSED_TOKEN_KEPT_FOR
+from django_leadexec.models import LeadExecConnection, PendingRevocation
+from django_leadexec.provider import client as provider_client
+from django_leadexec.refresh import (
+    Options,
+    Refresher,
+    gate,
+    turn,
+)
+from django_leadexec.refresh import run as run_module
+from django_leadexec.refresh.jobs import RefreshJob, RevocationJob
+from django_leadexec.secret import Secret
 from django_leadexec.session import LeadExecSession
 
 from .. import site
-from ..factories import make_connection, make_user
+from ..factories import make_connection, make_user, plain
 from ..urls import urlpatterns as common
-from . import doings
-from .doings import PATIENCE, Doing, changed, clock, handlers, pause
-from .on_file import Row, snapshot
-from .outside import DISCONNECT_ANSWERS, REFRESH_ANSWERS, Call, CallLog, Ears, PausedProvider
+from ..visitor import callback_body, confirmed
+from . import stepped_threads
+from .observers import DISCONNECT_ANSWERS, REFRESH_ANSWERS, Call, CallLog, Ears, PausedProvider
+from .stepped_threads import PATIENCE, SteppedThread, changed, clock, handlers, pause
+from .stored_rows import Row, snapshot
 from .threads import Work
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -60,7 +85,7 @@ ACCOUNTS = ("red", "blue")
 AT_ONCE = 4
 # Seconds; together they stay below what the leases tolerate.
 CLOCK_ERRORS = (0.0, 2.0, -2.0)
-# Of waiting only: for who may stand before a lock of a doing that has stopped.
+# Of waiting only: for who may stand before a lock of a thread that has stopped.
 GRACE = 0.02
 # Seconds in which nothing times out, however slow the machine.
 LONG = 120
@@ -80,8 +105,10 @@ def create_user(account_id: str, session: LeadExecSession) -> Any:
 @transaction.atomic
 def page(request: HttpRequest) -> HttpResponse:
     """Needs an access token, inside its own transaction."""
-    with writing("default"):  # SQLite can't wait for its one writer once a transaction has read
-        row = engine.usable_connection(request.user)
+    with writing(
+        LeadExecConnection, "default"
+    ):  # SQLite can't wait for its one writer once a transaction has read
+        row = lifecycle.usable_connection(request.user)
     if row is None:
         return HttpResponse(status=404)
     try:
@@ -101,7 +128,7 @@ class Machine(RuleBasedStateMachine):
     provider: ClassVar[PausedProvider]
     site: ClassVar[Settings]
     first_key: ClassVar[str]
-    kind_of_doing = Doing
+    kind_of_thread = SteppedThread
     log: ClassVar[CallLog]
     ears: ClassVar[Ears]
     # Tokens in the order in which they were linked to a row, also if that was then undone.
@@ -122,7 +149,7 @@ class Machine(RuleBasedStateMachine):
         self.ears.__init__()  # type: ignore[misc]
         clock.passed.value = 0
         self.links.clear()
-        self.doings: list[Doing] = []
+        self.threads: list[SteppedThread] = []
         self.broken = False
         self.posted: defaultdict[int, set[str]] = defaultdict(set)
         # By visitors who weren't logged in; whose it is then depends on the account.
@@ -158,19 +185,19 @@ class Machine(RuleBasedStateMachine):
         """The keys from now on, the first of them another one."""
         return [Fernet.generate_key().decode(), *keys] if len(keys) < 4 else keys
 
-    # Making doings go on
+    # Making threads go on
 
-    def running(self) -> list[Doing]:
-        return [doing for doing in self.doings if not doing.done]
+    def running(self) -> list[SteppedThread]:
+        return [thread for thread in self.threads if not thread.done]
 
     def settle(self) -> None:
         """Until all have stopped, ended or wait for the provider, but for those before a lock."""
 
         def is_quiet() -> bool:
             running = self.running()
-            return sum(len(doing.calls) for doing in running) == len(self.provider.waiting) and all(
-                doing.stopped or doing.calls for doing in running
-            )
+            return sum(len(thread.calls) for thread in running) == len(
+                self.provider.waiting
+            ) and all(thread.stopped or thread.calls for thread in running)
 
         with changed:
             # Who waits for a lock may get it meanwhile, and then keep it from another.
@@ -179,7 +206,7 @@ class Machine(RuleBasedStateMachine):
             changed.wait_for(is_quiet, GRACE)
 
     def locks_are_held(self) -> bool:
-        return any(doing.holds_locks for doing in self.running() if doing.in_transaction)
+        return any(thread.holds_locks for thread in self.running() if thread.in_transaction)
 
     def begin(
         self,
@@ -192,22 +219,22 @@ class Machine(RuleBasedStateMachine):
     ) -> None:
         running = self.running()
         if len(running) >= AT_ONCE:
-            doing = running[steps % AT_ONCE]
+            thread = running[steps % AT_ONCE]
             steps += 1
         else:
-            doing = self.kind_of_doing(name, work, judge, CLOCK_ERRORS[steps % len(CLOCK_ERRORS)])
-            doing.in_transaction = in_transaction
-            self.doings.append(doing)
-            doing.start()
+            thread = self.kind_of_thread(name, work, judge, CLOCK_ERRORS[steps % len(CLOCK_ERRORS)])
+            thread.in_transaction = in_transaction
+            self.threads.append(thread)
+            thread.start()
             self.settle()
-        self.advance(doing, steps)
+        self.advance(thread, steps)
 
-    def advance(self, doing: Doing, steps: int) -> None:
-        """Let it go on so many times, whatever it waits for."""
+    def advance(self, thread: SteppedThread, steps: int) -> None:
+        """Let it go on that many times, whatever it waits for."""
         for step in range(steps):
-            calls = [call for call in self.provider.waiting if call.token in doing.calls]
-            if doing.stopped:
-                doing.go()
+            calls = [call for call in self.provider.waiting if call.token in thread.calls]
+            if thread.stopped:
+                thread.go()
                 self.settle()
             elif calls:
                 self.say(calls[0], steps - step - 1)
@@ -260,14 +287,14 @@ class Machine(RuleBasedStateMachine):
     def call_back(self, token: str, cookies: Any = None) -> Any:
         """Post a token, and confirm the link if asked to."""
         client = self.client(cookies)
-        body = {"refreshToken": token, "gesture": True}
+        body = callback_body(client, token)
         response = client.post("/leadexec/callback/", body, content_type="application/json")
         if response.status_code == 200 and response.json()["status"] == "confirm_required":
             response = client.get("/leadexec/confirm/")
             # None where the user has been deleted meanwhile.
             name = re.search(r'name="link" value="([^"]+)"', response.content.decode())
             if name:
-                return client.post("/leadexec/confirm/", {"confirm": "yes", "link": name[1]})
+                return client.post("/leadexec/confirm/", confirmed(client, name[1]))
         return response
 
     @precondition(lambda self: self.signs_in)
@@ -307,13 +334,22 @@ class Machine(RuleBasedStateMachine):
         row = self.loaded[number % len(self.loaded)]
         now = self.seen.get(row.pk)
         refused = now.access_token if now else ""
+        stored = rows.filter(pk=row.pk).first()
+        # A token that is this young is kept although it is refused.
+        patience = REFUSED_TOKEN_KEPT_FOR + 2 * CLOCK_SKEW
+        may_be_kept = stored is not None and stored.was_refreshed_within(patience)
 
         def judge(result: object) -> None:
             self.judge_access_token(row, now is not None and now.is_live, result)
-            assert result != refused
+            assert result != refused or may_be_kept
 
         auth: Any = row.session().auth
-        self.begin(f"401 of {row.pk}", partial(auth._get_token, refused), judge, steps=steps)
+
+        def get() -> str:
+            token: str = auth._get_token(Secret(refused)).reveal()
+            return token
+
+        self.begin(f"401 of {row.pk}", get, judge, steps=steps)
 
     @rule(slot=slots, ttl=ttls, undo=st.booleans(), steps=headstarts)
     def get_in_a_transaction(self, slot: int, ttl: float, undo: bool, steps: int) -> None:
@@ -402,11 +438,11 @@ class Machine(RuleBasedStateMachine):
         self.given_up |= {
             row.pk for row in self.seen.values() if row.status == LeadExecConnection.Status.REJECTED
         }
-        past = moment(clock.time() - 31 * DAY)
+        past = from_timestamp(clock.time() - 31 * DAY)
         refused = rows.filter(pk__in=self.given_up)
         self.begin(
             "a month passes",
-            lambda: refused.update(rejected_at=past, refresh_after=past),
+            lambda: refused.write(rejected_at=past, refresh_after=past),
             is_a(int),
         )
 
@@ -423,7 +459,7 @@ class Machine(RuleBasedStateMachine):
     @rule(number=numbers)
     def let_a_lease_end(self, number: int) -> None:
         """The holder has its answer, and comes to write it only after its lease."""
-        if late := [doing for doing in self.running() if doing.stopped and doing.writes]:
+        if late := [thread for thread in self.running() if thread.stopped and thread.writes]:
             held = late[number % len(late)].writes
             self.begin("a lease ends", partial(end_leases, held), is_one_of(None))
 
@@ -433,13 +469,13 @@ class Machine(RuleBasedStateMachine):
     def holds(self) -> None:
         self.broken = True
         now, outbox = snapshot()
-        for doing in [doing for doing in self.doings if doing.done]:
-            self.doings.remove(doing)
-            result = doing.result()
+        for thread in [thread for thread in self.threads if thread.done]:
+            self.threads.remove(thread)
+            result = thread.result()
             try:
-                doing.judge(result)
+                thread.judge(result)
             except Exception as error:
-                error.add_note(f"{doing.name}: {result!r}, {getattr(result, 'exc_info', None)}")
+                error.add_note(f"{thread.name}: {result!r}, {getattr(result, 'exc_info', None)}")
                 raise
         live = [row for row in now.values() if row.is_live]
         self.check_calls()
@@ -468,7 +504,11 @@ class Machine(RuleBasedStateMachine):
 
     def check_row(self, row: Row) -> None:
         if not row.is_live:
-            assert (row.refresh_token, row.access_token, row.fingerprint) == ("", "", None)
+            assert (row.refresh_token, row.access_token, row.fingerprint) == (
+                "",
+                "",
+                None,
+            )
             return
         assert row.refresh_token in self.posted[row.user_id] | self.posted_by_strangers
         assert row.access_token.endswith(f"-for-{row.refresh_token}")
@@ -503,7 +543,7 @@ class Machine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """All go on at once; what they leave behind is for the next run to finish."""
-        if not hasattr(self, "doings"):
+        if not hasattr(self, "threads"):
             return
         try:
             self.let_all_go()
@@ -518,16 +558,16 @@ class Machine(RuleBasedStateMachine):
     def let_all_go(self) -> None:
         with changed:
             self.provider.free = True
-        for doing in self.doings:
-            doing.set_free()
+        for thread in self.threads:
+            thread.set_free()
         for call in list(self.provider.waiting):
             self.provider.let_go(call)
-        for doing in self.doings:
-            doing.result(PATIENCE)
+        for thread in self.threads:
+            thread.result(PATIENCE)
 
     def check_that_the_next_run_finishes(self) -> None:
         everything = (*rows.all(), *PendingRevocation.objects.all())
-        assert not [row for row in everything if row.lease_left() > 0]
+        assert not [row for row in everything if row.lease_until / 1000 > clock.time()]
         # A clock that is ahead lets go as much later as it is ahead.
         clock.passed.value += 2 * max(CLOCK_ERRORS)
         assert rotate().busy == 0
@@ -535,14 +575,14 @@ class Machine(RuleBasedStateMachine):
             "ENCRYPTION_KEYS": self.site.LEADEXEC["ENCRYPTION_KEYS"][:1]
         }
         make_all_due()
-        PendingRevocation.objects.update(retry_after=moment(0))
+        PendingRevocation.objects.update(retry_after=from_timestamp(0))
         report = Refresher(Options.for_all("default")).run()
         assert (report.failed, report.skipped, report.pending) == (0, 0, 0)
         self.holds()
         assert not self.seen_outbox
         for row in rows.live():
             is_fine = row.status == row.Status.ACTIVE and row.lives(60)
-            assert is_fine or row.refresh_token in self.provider.linked_too_late
+            assert is_fine or plain(row.refresh_token) in self.provider.linked_too_late
 
 
 def is_one_of(*results: object) -> Callable[[object], object]:
@@ -575,15 +615,13 @@ def rotate() -> rotation.Tally:
 
 
 def make_all_due() -> None:
-    past = moment(clock.time() - 60)
-    models.despite_deadlocks(
-        "default", lambda: rows.live().update(expires_at=past, refresh_after=past)
-    )
+    past = from_timestamp(clock.time() - 60)
+    retry_on_deadlock("default", lambda: rows.live().update(expires_at=past, refresh_after=past))
 
 
-def end_leases(held_rows: list[LeadExecConnection]) -> None:
-    for row in held_rows:
-        rows.filter(pk=row.pk, lease_id=row.lease_id).update(lease_until=0)
+def end_leases(claims: list[Claim[LeadExecConnection]]) -> None:
+    for claim in claims:
+        rows.filter(pk=claim.row.pk, lease_id=claim.lease_id).write(lease_until=0)
 
 
 @pytest.fixture
@@ -605,7 +643,7 @@ def machine(
     provider = PausedProvider(lifetime=DAY / 2)
     ears = Ears()
 
-    def note_link(doing: object, pk: int, token: str) -> None:
+    def note_link(thread: object, pk: int, token: str) -> None:
         links[pk].append(token)
         if token in provider.revoked:
             provider.linked_too_late.add(token)
@@ -625,41 +663,48 @@ def machine(
     for signal, hear in listeners.items():
         signal.connect(hear, sender=LeadExecConnection)
 
-    def link(user: Any, app_id: str, token: str, *args: Any, **kwargs: Any) -> LeadExecConnection:
-        row = models.link(user, app_id, token, *args, **kwargs)
+    real_link = linking.link
+
+    def link(
+        user: Any, app_id: str, token: Secret, *args: Any, **kwargs: Any
+    ) -> LeadExecConnection:
+        row = real_link(user, app_id, token, *args, **kwargs)
         # By now the outbox has been looked into.
-        handlers["linked"](None, row.pk, str(token))
+        handlers["linked"](None, row.pk, Secret.of(token).reveal())
         return row
 
     for owner, name in (
-        (models.LeasedQuerySet, "claim"),
-        (models.LeasedQuerySet, "release"),
+        (LeasedQuerySet, "claim"),
+        (LeasedQuerySet, "release"),
         (models.ConnectionQuerySet, "write_claimed"),
         (models.ConnectionQuerySet, "move_to_outbox"),
     ):
-        monkeypatch.setattr(owner, name, doings.pausing(getattr(owner, name)))
-    for job in (refresh._Refresh, refresh._Revoke):
-        monkeypatch.setattr(job, "call", doings.of_its_claimer(job.call))
-    for module in (models, engine, refresh, rotation):
+        monkeypatch.setattr(owner, name, stepped_threads.pausing(getattr(owner, name)))
+    for job in (RefreshJob, RevocationJob):
+        monkeypatch.setattr(job, "call", stepped_threads.of_its_claimer(job.call))
+    for module in (clock_module, leases, models, lifecycle, rotation, run_module, gate):
         monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(timezone, "now", clock.now)
-    monkeypatch.setattr(authorization, "_store", doings.between_pauses(authorization._store))
+    monkeypatch.setattr(linking, "store", stepped_threads.between_pauses(linking.store))
     for name in ("refresh", "revoke"):
         call = getattr(provider_client.Client, name)
         spied = log.spy(call, is_refresh=name == "refresh")
         monkeypatch.setattr(provider_client.Client, name, spied)
-    monkeypatch.setattr(authorization, "link", link)
-    monkeypatch.setattr(engine, "_run", doings.run_stepwise)
-    monkeypatch.setattr(engine, "_arun", doings.arun_stepwise)
-    monkeypatch.setattr(throttle, "spend", lambda request: pause())
-    monkeypatch.setattr(engine, "POLL", 0.001)
+    monkeypatch.setattr(linking, "link", link)
+    for module in (lifecycle, revocation):
+        monkeypatch.setattr(module, "run", stepped_threads.run_stepwise)
+        monkeypatch.setattr(module, "arun", stepped_threads.arun_stepwise)
+    monkeypatch.setattr(shared_answers, "run", stepped_threads.run_stepwise)
+    monkeypatch.setattr(throttle, "consume", lambda request: pause())
+    monkeypatch.setattr(lifecycle, "POLL_INTERVAL", 0.001)
     monkeypatch.setattr(LeadExecConnectionAdmin, "seconds", LONG)
     monkeypatch.setattr(rotation, "PATIENCE", 0)
-    monkeypatch.setattr(refresh, "WRITE_EVERY", 0.01)
+    monkeypatch.setattr(turn, "WRITE_INTERVAL", 0.01)
     with provider:
         settings.LEADEXEC = settings.LEADEXEC | {
             "BASE_URL": provider.url,
-            "API_URLS": [provider.url],
+            "ACCOUNT_API_URL": provider.url,
+            "DATA_API_URL": provider.url,
             "TIMEOUT": LONG,
         }
         (key,) = settings.LEADEXEC["ENCRYPTION_KEYS"]
@@ -686,5 +731,6 @@ def run(machine: type[Machine], examples: int) -> None:
     )
 
 
+@pytest.mark.slow
 def test_whatever_falls_between_whatever(machine: type[Machine]) -> None:
     run(machine, examples=12)

@@ -52,7 +52,7 @@ def together(*works: Work) -> list[object]:
 
 
 def repeat_beside(times: int, work: Work, *others: Work) -> list[Exception]:
-    """Do this so many times, while each of the others is repeated beside it; what they raised."""
+    """Do this that many times, while each of the others is repeated beside it; what they raised."""
     errors: list[Exception] = []
     is_over = threading.Event()
 

@@ -9,7 +9,6 @@ import subprocess
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 # Below the ports that the system hands out, so that nobody gets ours while the server is away.
@@ -42,12 +41,7 @@ class Cluster:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         with suppress(subprocess.CalledProcessError):  # a test may have left it stopped
             self.stop()
         shutil.rmtree(self._place)

@@ -2,12 +2,11 @@ import os
 from collections.abc import Callable, Iterator
 
 import pytest
-from django.db import connection
 from pytest_django import Settings
 
 from ..provider import Provider
-from .accidents import Accidents
-from .victims import Victims
+from .forked_workers import ForkedWorkers
+from .interruptions import Interruptions
 
 # LEADEXEC_CRASHES=full: at every step there is, and hundreds of times at random moments.
 IS_FULL = os.environ.get("LEADEXEC_CRASHES") == "full"
@@ -15,31 +14,29 @@ STEPS = 3
 
 
 @pytest.fixture(scope="session")
-def victims(django_db_setup: None) -> Iterator[Victims]:
+def workers(django_db_setup: None) -> Iterator[ForkedWorkers]:
     """On the test's database."""
-    with Victims() as victims:
-        yield victims
+    with ForkedWorkers() as workers:
+        yield workers
 
 
 @pytest.fixture
-def three_victims(victims: Victims) -> Iterator[list[Victims]]:
+def three_workers(workers: ForkedWorkers) -> Iterator[list[ForkedWorkers]]:
     """Three that can be at work at once."""
-    with Victims() as another, Victims() as third:
-        yield [victims, another, third]
+    with ForkedWorkers() as another, ForkedWorkers() as third:
+        yield [workers, another, third]
 
 
-@pytest.fixture(params=["kill", "cut"])
-def accidents(
+@pytest.fixture(params=["kill", pytest.param("cut", marks=pytest.mark.server)])
+def interruptions(
     request: pytest.FixtureRequest,
     site: Settings,
     provider: Provider,
-    victims: Victims,
+    workers: ForkedWorkers,
     record_property: Callable[[str, object], None],
-) -> Accidents:
-    if request.param == "cut" and connection.vendor == "sqlite":
-        pytest.skip("SQLite has no server")
+) -> Interruptions:
     sample = None if IS_FULL else STEPS
-    return Accidents(victims, provider, request.param, sample, record_property)
+    return Interruptions(workers, provider, request.param, sample, record_property)
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from django.db import connection
 
 from django_leadexec.models import LeadExecConnection
 
-from ..factories import make_due_connections, make_user
+from ..factories import make_due_connections, make_user, plain
 from ..provider import Provider
-from .aftermath import assert_nothing_is_lost, kept_tokens, recover, rows, start_over
-from .victims import Victims
-from .visits import acting_on, browser_of, calling_back, status_of
+from .browser_requests import acting_on, browser_of, calling_back, status_of
+from .forked_workers import ForkedWorkers
+from .recovery import assert_nothing_is_lost, kept_tokens, recover, rows, start_over
 
 pytestmark = [
     pytest.mark.sqlite,
@@ -31,12 +31,12 @@ def limit(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def fails(victims: Victims, limit: str) -> Callable[..., bool]:
+def fails(workers: ForkedWorkers, limit: str) -> Callable[..., bool]:
     """Has a deed done where no page can be added; whether there was too little room for it."""
 
     def do(*work: Any) -> bool:
         leave_no_page_free()
-        fate = victims.run(*work, room=(limit, 0))
+        fate = workers.run(*work, room=(limit, 0))
         assert fate.trouble in ("", "OperationalError")
         return bool(fate.trouble)
 
@@ -57,12 +57,12 @@ def different_fillings(provider: Provider) -> Iterator[list[LeadExecConnection]]
 
 
 def test_a_run_exits_with_2_and_the_next_does_the_rest(
-    provider: Provider, victims: Victims, limit: str
+    provider: Provider, workers: ForkedWorkers, limit: str
 ) -> None:
-    tokens = [row.refresh_token for row in make_due_connections(100)]
+    tokens = [plain(row.refresh_token) for row in make_due_connections(100)]
     leave_no_page_free()
     command = ("refresh_leadexec_tokens", "--batch-size=5")
-    fate = victims.run("command", *command, room=(limit, 2))
+    fate = workers.run("command", *command, room=(limit, 2))
     assert fate.answer == {"code": 2, "error": f"The database failed: {LIMITS[limit]}"}
     assert rows.filter(expires_at=None).exists()
     assert_nothing_is_lost(provider, tokens)
@@ -75,7 +75,7 @@ def test_a_page_that_needs_a_token_leaves_a_row_that_is_due(
 ) -> None:
     failures = 0
     for connections in different_fillings(provider):
-        tokens = [row.refresh_token for row in connections]
+        tokens = [plain(row.refresh_token) for row in connections]
         failures += fails("on connection", connections[-1].pk, "get_access_token")
         assert_nothing_is_lost(provider, tokens)
         recover(provider)
@@ -92,7 +92,7 @@ def test_a_new_link_is_made_whole_or_not_at_all(
         failed = fails(*calling_back(browser, new))
         failures += failed
         assert kept_tokens()[new] == (not failed)
-        assert_nothing_is_lost(provider, [row.refresh_token for row in connections])
+        assert_nothing_is_lost(provider, [plain(row.refresh_token) for row in connections])
         recover(provider)
         assert status_of(browser, new) == "connected"
         assert_nothing_is_lost(provider, [new])
@@ -104,7 +104,7 @@ def test_a_revocation_is_made_whole_or_not_at_all(
 ) -> None:
     failures = 0
     for connections in different_fillings(provider):
-        tokens = {row.refresh_token for row in connections}
+        tokens = {plain(row.refresh_token) for row in connections}
         root = browser_of(get_user_model().objects.create_superuser("root"))
         failed = fails(*acting_on(root, "revoke_selected", connections))
         failures += failed

@@ -1,4 +1,4 @@
-"""An accident right after each effect on the world: statements, commits, requests, answers.
+"""An interruption right after each effect on the world: statements, commits, requests, answers.
 
 The process is killed with SIGKILL; or the server ends its database connection, when the last
 statement has been carried out, and the answer to it is lost. A few steps of each deed, taken at
@@ -17,12 +17,12 @@ from django.urls import reverse
 from pytest_django import Settings
 
 from .. import provider as stand_in
-from ..factories import make_connection, make_due_connections, make_user
+from ..factories import make_connection, make_due_connections, make_user, plain
 from ..provider import Provider
-from ..visiting import agree, link_shown, user_of
-from .accidents import Accidents
-from .aftermath import assert_nothing_is_lost, end_leases, kept_tokens, outbox, recover, rows
-from .visits import acting_on, browser_of, calling_back, status_of, submitting
+from ..visitor import agree, confirmed, link_shown, user_of
+from .browser_requests import acting_on, browser_of, calling_back, status_of, submitting
+from .interruptions import Interruptions
+from .recovery import assert_nothing_is_lost, end_leases, kept_tokens, outbox, recover, rows
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -35,11 +35,11 @@ def use(settings: Settings, **changes: object) -> None:
 
 class TestTheCallback:
     def test_a_new_link_is_made_whole_or_not_at_all(
-        self, accidents: Accidents, provider: Provider
+        self, interruptions: Interruptions, provider: Provider
     ) -> None:
-        for accident in accidents:
+        for interruption in interruptions:
             browser = browser_of(make_user())
-            stopped = accident.during(*calling_back(browser, "new"))
+            stopped = interruption.during(*calling_back(browser, "new"))
             stored = kept_tokens()
             assert stored == {"new": 1} or (stopped and not stored)
             assert_nothing_is_lost(provider, stored)
@@ -48,12 +48,12 @@ class TestTheCallback:
             assert_nothing_is_lost(provider, ["new"])
 
     def test_another_token_has_replaced_the_former_or_not(
-        self, accidents: Accidents, provider: Provider
+        self, interruptions: Interruptions, provider: Provider
     ) -> None:
-        for accident in accidents:
+        for interruption in interruptions:
             user = make_user()
             row = make_connection("old", user=user)
-            stopped = accident.during(*calling_back(browser_of(user), "new"))
+            stopped = interruption.during(*calling_back(browser_of(user), "new"))
             stored = kept_tokens()
             assert stored == {"new": 1} or (stopped and stored == {"old": 1})
             assert_nothing_is_lost(provider, stored)
@@ -62,37 +62,37 @@ class TestTheCallback:
             assert rows.get() == row
             assert_nothing_is_lost(provider, ["new"])
 
-    def test_a_token_on_file_stays(self, accidents: Accidents, provider: Provider) -> None:
-        for accident in accidents:
+    def test_a_token_on_file_stays(self, interruptions: Interruptions, provider: Provider) -> None:
+        for interruption in interruptions:
             user = make_user()
             make_connection("mine", user=user, status="rejected", attempts=2)
-            accident.during(*calling_back(browser_of(user), "mine"))
+            interruption.during(*calling_back(browser_of(user), "mine"))
             assert_nothing_is_lost(provider, ["mine"])
             end_leases(provider)
             assert status_of(browser_of(user), "mine") == "connected"
             recover(provider)
-            assert rows.get().access_token == f"access-{provider.refreshes['mine']}-for-mine"
+            assert plain(rows.get().access_token) == f"access-{provider.refreshes['mine']}-for-mine"
 
     def test_a_token_that_waits_to_be_revoked_waits_on(
-        self, accidents: Accidents, provider: Provider
+        self, interruptions: Interruptions, provider: Provider
     ) -> None:
-        for accident in accidents:
+        for interruption in interruptions:
             user = make_user()
             make_connection("left", user=user)
             rows.all().move_to_outbox()
-            accident.during(*calling_back(browser_of(user), "left"))
+            interruption.during(*calling_back(browser_of(user), "left"))
             assert not rows.live().exists()
             assert_nothing_is_lost(provider, ["left"])
             recover(provider)
             assert "left" in provider.revoked
 
     def test_a_known_account_signs_in_the_next_time(
-        self, accidents: Accidents, provider: Provider, settings: Settings
+        self, interruptions: Interruptions, provider: Provider, settings: Settings
     ) -> None:
         use(settings, SIGN_IN=True, IDENTIFY="tests.site.identify")
-        for accident in accidents:
+        for interruption in interruptions:
             row = make_connection("acme-1", account_id="acme")
-            stopped = accident.during(*calling_back(Client(), "acme-2"))
+            stopped = interruption.during(*calling_back(Client(), "acme-2"))
             stored = kept_tokens()
             assert stored == {"acme-2": 1} or (stopped and stored == {"acme-1": 1})
             assert_nothing_is_lost(provider, stored)
@@ -102,16 +102,16 @@ class TestTheCallback:
             assert user_of(browser) == row.user.username
 
     def test_no_user_is_made_without_their_connection(
-        self, accidents: Accidents, provider: Provider, settings: Settings
+        self, interruptions: Interruptions, provider: Provider, settings: Settings
     ) -> None:
         use(
             settings,
             SIGN_IN=True,
             IDENTIFY="tests.site.identify",
-            CREATE_USER="tests.crash.visits.create_user",
+            CREATE_USER="tests.crash.browser_requests.create_user",
         )
-        for accident in accidents:
-            stopped = accident.during(*calling_back(Client(), "acme-1"))
+        for interruption in interruptions:
+            stopped = interruption.during(*calling_back(Client(), "acme-1"))
             users = get_user_model().objects.filter(username__startswith="user of acme")
             assert [row.user for row in rows.live()] == list(users)
             assert stopped or users.exists()
@@ -123,14 +123,14 @@ class TestTheCallback:
             assert_nothing_is_lost(provider, ["acme-1"])
 
     def test_a_link_that_is_confirmed_is_made_or_waits_on(
-        self, accidents: Accidents, provider: Provider, settings: Settings
+        self, interruptions: Interruptions, provider: Provider, settings: Settings
     ) -> None:
         use(settings, SIGN_IN=True)
-        for accident in accidents:
+        for interruption in interruptions:
             browser = browser_of(make_user())
             assert status_of(browser, "new") == "confirm_required"
-            form = {"confirm": "yes", "link": link_shown(browser)}
-            stopped = accident.during(*submitting(browser, reverse("leadexec:confirm"), form))
+            form = confirmed(browser, link_shown(browser))
+            stopped = interruption.during(*submitting(browser, reverse("leadexec:confirm"), form))
             stored = kept_tokens()
             assert stored == {"new": 1} or (stopped and not stored)
             recover(provider)
@@ -142,14 +142,16 @@ class TestTheCallback:
 
 class TestRevoking:
     def test_the_token_of_a_visitor_who_disconnects_is_told_of(
-        self, accidents: Accidents, provider: Provider
+        self, interruptions: Interruptions, provider: Provider
     ) -> None:
-        for accident in accidents:
+        for interruption in interruptions:
             user = make_user()
             row = make_connection("mine", user=user)
             browser = browser_of(user)
             form = {"connection": row.pk}
-            stopped = accident.during(*submitting(browser, reverse("leadexec:disconnect"), form))
+            stopped = interruption.during(
+                *submitting(browser, reverse("leadexec:disconnect"), form)
+            )
             assert stopped or not rows.live().exists()
             assert_nothing_is_lost(provider, ["mine"])
             recover(provider)
@@ -159,12 +161,12 @@ class TestRevoking:
             assert provider.revoked == {"mine"}
 
     def test_a_revocation_that_the_provider_does_not_hear_waits(
-        self, accidents: Accidents, provider: Provider
+        self, interruptions: Interruptions, provider: Provider
     ) -> None:
-        for accident in accidents:
+        for interruption in interruptions:
             row = make_connection("mine")
             provider.answers["disconnect mine"] = stand_in.unavailable
-            accident.during("on connection", row.pk, "revoke")
+            interruption.during("on connection", row.pk, "revoke")
             assert kept_tokens() == {"mine": 1}
             assert_nothing_is_lost(provider, ["mine"])
             del provider.answers["disconnect mine"]
@@ -175,14 +177,14 @@ class TestRevoking:
 
     @pytest.mark.parametrize("action", REVOKING)
     def test_an_action_of_the_admin_takes_all_of_its_connections_or_none(
-        self, accidents: Accidents, provider: Provider, action: str
+        self, interruptions: Interruptions, provider: Provider, action: str
     ) -> None:
-        for accident in accidents:
+        for interruption in interruptions:
             root = browser_of(get_user_model().objects.create_superuser("root"))
             chosen = make_due_connections(4)
             other = make_connection("other")
-            tokens = [row.refresh_token for row in chosen]
-            stopped = accident.during(*acting_on(root, action, chosen))
+            tokens = [plain(row.refresh_token) for row in chosen]
+            stopped = interruption.during(*acting_on(root, action, chosen))
             left = rows.live().exclude(pk=other.pk).count()
             assert left == 0 or (stopped and left == 4)
             assert_nothing_is_lost(provider, [*tokens, "other"])
@@ -191,13 +193,13 @@ class TestRevoking:
             assert_nothing_is_lost(provider, [*tokens, "other"])
 
     def test_a_deleted_users_tokens_are_told_of(
-        self, accidents: Accidents, provider: Provider
+        self, interruptions: Interruptions, provider: Provider
     ) -> None:
-        for accident in accidents:
+        for interruption in interruptions:
             user = make_user()
             make_connection("acme", user=user, account_id="acme")
             make_connection("globex", user=user, account_id="globex")
-            stopped = accident.during("delete user", user.pk)
+            stopped = interruption.during("delete user", user.pk)
             deleted = not get_user_model().objects.filter(pk=user.pk).exists()
             assert deleted or stopped
             assert rows.live().count() == (0 if deleted else 2)
@@ -208,45 +210,47 @@ class TestRevoking:
 
 class TestRefreshing:
     def test_a_page_that_needs_a_token_leaves_a_row_that_is_due(
-        self, accidents: Accidents, provider: Provider
+        self, interruptions: Interruptions, provider: Provider
     ) -> None:
-        for accident in accidents:
+        for interruption in interruptions:
             row = make_connection("mine", expires_in=-1)
-            accident.during("on connection", row.pk, "get_access_token")
+            interruption.during("on connection", row.pk, "get_access_token")
             assert_nothing_is_lost(provider, ["mine"])
             recover(provider)
             latest = f"access-{provider.refreshes['mine']}-for-mine"
             assert row.get_access_token() == latest
 
     def test_a_run_leaves_what_the_next_finishes(
-        self, accidents: Accidents, provider: Provider
+        self, interruptions: Interruptions, provider: Provider
     ) -> None:
-        for accident in accidents:
-            refreshed = {row.refresh_token for row in make_due_connections(8)}
-            revoked = {row.refresh_token for row in make_due_connections(4, "revoked")}
+        for interruption in interruptions:
+            refreshed = {plain(row.refresh_token) for row in make_due_connections(8)}
+            revoked = {plain(row.refresh_token) for row in make_due_connections(4, "revoked")}
             rows.filter(user__username__startswith="revoked").move_to_outbox()
-            accident.during("command", "refresh_leadexec_tokens", "--workers=2", "--batch-size=3")
+            interruption.during(
+                "command", "refresh_leadexec_tokens", "--workers=2", "--batch-size=3"
+            )
             assert_nothing_is_lost(provider, refreshed | revoked)
             recover(provider)
             assert provider.revoked == revoked
             for row in rows.live():
-                token = row.refresh_token
-                assert row.access_token == f"access-{provider.refreshes[token]}-for-{token}"
+                token = plain(row.refresh_token)
+                assert plain(row.access_token) == f"access-{provider.refreshes[token]}-for-{token}"
             assert kept_tokens() == Counter(refreshed)
 
 
 def test_a_rotation_leaves_tokens_under_one_key_or_the_other(
-    accidents: Accidents, provider: Provider, settings: Settings
+    interruptions: Interruptions, provider: Provider, settings: Settings
 ) -> None:
     (old,) = settings.LEADEXEC["ENCRYPTION_KEYS"]
     new = Fernet.generate_key().decode()
-    for accident in accidents:
+    for interruption in interruptions:
         use(settings, ENCRYPTION_KEYS=[old])
-        kept = {row.refresh_token for row in make_due_connections(4)}
-        revoked = {row.refresh_token for row in make_due_connections(2, "revoked")}
+        kept = {plain(row.refresh_token) for row in make_due_connections(4)}
+        revoked = {plain(row.refresh_token) for row in make_due_connections(2, "revoked")}
         rows.filter(user__username__startswith="revoked").move_to_outbox()
         use(settings, ENCRYPTION_KEYS=[new, old])
-        accident.during("command", "rotate_leadexec_keys")
+        interruption.during("command", "rotate_leadexec_keys")
         assert_nothing_is_lost(provider, kept | revoked)
         call_command("rotate_leadexec_keys", stdout=StringIO())
         use(settings, ENCRYPTION_KEYS=[new])

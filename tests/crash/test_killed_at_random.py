@@ -21,12 +21,12 @@ from pytest_django import Settings
 
 from django_leadexec.models import LeadExecConnection
 
-from ..factories import make_connection, make_user
+from ..factories import make_connection, make_user, plain
 from ..provider import Provider, fresh, unavailable
-from .aftermath import assert_is_whole, end_leases, kept_tokens, outbox, recover, rows
+from .browser_requests import Work, acting_on, browser_of, calling_back
 from .conftest import IS_FULL
-from .victims import Fate, Victims
-from .visits import Work, acting_on, browser_of, calling_back
+from .forked_workers import Fate, ForkedWorkers
+from .recovery import assert_is_whole, end_leases, kept_tokens, outbox, recover, rows
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -35,7 +35,7 @@ LEAST_ROWS = 8
 SIGN_IN = {
     "SIGN_IN": True,
     "IDENTIFY": "tests.site.identify",
-    "CREATE_USER": "tests.crash.visits.create_user",
+    "CREATE_USER": "tests.crash.browser_requests.create_user",
 }
 
 
@@ -55,7 +55,7 @@ class Site:
             lambda: ("command", "rotate_leadexec_keys"),
             self._link,
             self._link_anew,
-            lambda: calling_back(browser_of((row := self._row()).user), row.refresh_token),
+            lambda: calling_back(browser_of((row := self._row()).user), plain(row.refresh_token)),
             self._sign_in,
             lambda: ("on connection", self._row().pk, "revoke"),
             lambda: ("on connection", self._row().pk, "get_access_token"),
@@ -105,14 +105,14 @@ class Site:
 
     def _link_anew(self) -> Work:
         row, token = self._row(), self._new_token("user")
-        self._replacements.setdefault(row.refresh_token, set()).add(token)
+        self._replacements.setdefault(plain(row.refresh_token), set()).add(token)
         return calling_back(browser_of(row.user), token)
 
     def _sign_in(self) -> Work:
         account = f"account{random.randrange(4)}"
         token = self._new_token(account)
         for row in rows.live().filter(account_id=account):
-            self._replacements.setdefault(row.refresh_token, set()).add(token)
+            self._replacements.setdefault(plain(row.refresh_token), set()).add(token)
         return calling_back(Client(), token)
 
     def _act_on_three(self, action: str) -> Work:
@@ -147,7 +147,7 @@ def flaky(provider: Provider, token: str) -> bytes:
 def test_whatever_dies_whenever_one_run_brings_everything_to_a_right_state(
     site: Settings,
     provider: Provider,
-    three_victims: list[Victims],
+    three_workers: list[ForkedWorkers],
     record_property: Callable[[str, object], None],
 ) -> None:
     keys = [*site.LEADEXEC["ENCRYPTION_KEYS"], Fernet.generate_key().decode()]
@@ -156,12 +156,12 @@ def test_whatever_dies_whenever_one_run_brings_everything_to_a_right_state(
     world, moments, deaths = Site(keys), Moments(), Counter[str]()
     for _ in range(ROUNDS):
         world.prepare()
-        works = [deed() for deed in random.sample(world.deeds, len(three_victims))]
-        for victim, work in zip(three_victims, works, strict=True):
+        works = [deed() for deed in random.sample(world.deeds, len(three_workers))]
+        for worker, work in zip(three_workers, works, strict=True):
             leadexec = site.LEADEXEC | world.settings_for(work)
-            victim.start(*work, after=moments.one_for(work), leadexec=leadexec)
-        for victim, work in zip(three_victims, works, strict=True):
-            fate = victim.fate()
+            worker.start(*work, after=moments.one_for(work), leadexec=leadexec)
+        for worker, work in zip(three_workers, works, strict=True):
+            fate = worker.fate()
             moments.learn(work, fate)
             deaths[name_of(work)] += fate.killed
             assert fate.trouble in ("", "ProviderUnavailable", "AuthorizationRejected")

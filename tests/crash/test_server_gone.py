@@ -10,9 +10,10 @@ from django.core.management import call_command
 from django.db import connection
 
 from .. import processes
-from ..factories import make_due_connections
+from ..factories import make_due_connections, plain
 from ..provider import Provider, fresh_until
-from .aftermath import (
+from .cluster import Cluster
+from .recovery import (
     assert_nothing_is_lost,
     end_leases,
     kept_tokens,
@@ -21,7 +22,6 @@ from .aftermath import (
     settle,
     start_over,
 )
-from .cluster import Cluster
 
 pytestmark = [
     pytest.mark.postgres,
@@ -75,7 +75,7 @@ def assert_ended_by_the_database(process: "subprocess.Popen[str]") -> None:
 def test_a_run_that_loses_its_server_exits_with_2_and_the_next_does_the_rest(
     cluster: Cluster, provider: Provider
 ) -> None:
-    tokens = [row.refresh_token for row in make_due_connections(60)]
+    tokens = [plain(row.refresh_token) for row in make_due_connections(60)]
     provider.latency, provider.default = 0.05, fresh_until(15)
     process = processes.start(provider, "refresh_leadexec_tokens", "--json", *BATCHES)
     processes.wait_until(provider.held.is_set)
@@ -94,7 +94,7 @@ def test_a_run_that_loses_its_server_exits_with_2_and_the_next_does_the_rest(
 def test_a_watch_that_loses_its_server_goes_on_by_itself(
     cluster: Cluster, provider: Provider
 ) -> None:
-    tokens = [row.refresh_token for row in make_due_connections(40)]
+    tokens = [plain(row.refresh_token) for row in make_due_connections(40)]
     provider.latency = 0.05
     process = processes.start(provider, "refresh_leadexec_tokens", "--watch", "--json", *BATCHES)
     processes.wait_until(lambda: done(provider) >= 15)
@@ -103,7 +103,7 @@ def test_a_watch_that_loses_its_server_goes_on_by_itself(
     cluster.start()
     connection.close()
     end_leases(provider)
-    later = [row.refresh_token for row in make_due_connections(5, "later")]
+    later = [plain(row.refresh_token) for row in make_due_connections(5, "later")]
     processes.wait_until(lambda: not rows.filter(expires_at=None).exists())
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)

@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
-from ..processes import visit
+from ..processes import run_scenario
 
 
 def test_all_of_it_works_on_the_database_that_the_router_writes_to(tmp_path: Path) -> None:
-    out = visit("tests.databases.elsewhere", LEADEXEC_TEST_FILE=str(tmp_path / "site.sqlite3"))
+    out = run_scenario(
+        "tests.databases.elsewhere", LEADEXEC_TEST_FILE=str(tmp_path / "site.sqlite3")
+    )
     assert json.loads(out) == {
         "dry run": 1,
         "command": 1,

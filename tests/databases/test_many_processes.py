@@ -74,7 +74,7 @@ def test_one_of_four_that_is_killed_makes_nobody_ask_twice_before_its_leases_end
         time.sleep(0.05)
     assert set(provider.refreshes.copy().values()) == {1}
     refreshed_by(others)
-    left = LeadExecConnection.objects.filter(expires_at=None).update(lease_until=0)
+    left = LeadExecConnection.objects.filter(expires_at=None).write(lease_until=0)
     assert run_four(provider) == left
     assert not LeadExecConnection.objects.filter(expires_at=None).exists()
     assert len(provider.refreshes) == ROWS

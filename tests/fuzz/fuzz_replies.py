@@ -20,7 +20,19 @@ from typing import Any
 import atheris  # type: ignore[import-untyped]
 
 with atheris.instrument_imports(include=["django_leadexec", "http", "json"]):
-    from django_leadexec import client
+    from django_leadexec.provider import transport
+    from django_leadexec.provider.client import Client
+    from django_leadexec.provider.replies import (
+        Fresh,
+        Refused,
+        Reply,
+        Revoked,
+        Unavailable,
+        read_expiry,
+        read_refresh_reply,
+        read_retry_after,
+        read_revoke_reply,
+    )
 
 # Its warning about another echo would be all there is to see.
 logging.disable()
@@ -74,25 +86,25 @@ def seeds_of_wires() -> list[bytes]:
 def body(data: bytes) -> None:
     """Whatever the body says, the outcome is one of three, and never more than it says."""
     status = STATUSES[data[0] % len(STATUSES)] if data else 200
-    reply = client.Reply(status, data[1:])
-    outcome = client.read_refresh_reply(reply, "the-refresh-token", SENT_AT)
-    if isinstance(outcome, client.Fresh):
+    reply = Reply(status, data[1:])
+    outcome = read_refresh_reply(reply, "the-refresh-token", SENT_AT)
+    if isinstance(outcome, Fresh):
         assert status == 200
-        assert outcome.access_token.isascii()
-        assert outcome.access_token.isprintable()
+        assert outcome.access_token.reveal().isascii()
+        assert outcome.access_token.reveal().isprintable()
         assert SENT_AT < outcome.expires_at <= SENT_AT + 86_400
-    elif isinstance(outcome, client.Refused):
+    elif isinstance(outcome, Refused):
         assert status in (200, 400, 401, 403)
         assert b"alse" in data.lower() or b"\\u" in data.lower()
         assert "the-refresh-token" not in outcome.reason
         assert outcome.reason.isprintable()
-    revoked = client.read_revoke_reply(reply)
-    if isinstance(revoked, client.Revoked):
+    revoked = read_revoke_reply(reply, "the-refresh-token")
+    if isinstance(revoked, Revoked):
         assert 200 <= status < 300
         assert b"{" in data
     text = data[1:].decode("latin-1")
-    assert SENT_AT < client.read_expiry(text, SENT_AT) <= SENT_AT + 86_400
-    client._read_retry_after(text)
+    assert SENT_AT < read_expiry(text, SENT_AT) <= SENT_AT + 86_400
+    read_retry_after(text)
 
 
 def wire(data: bytes) -> None:
@@ -106,14 +118,14 @@ def wire(data: bytes) -> None:
             ours.close()
             return
         theirs.shutdown(socket.SHUT_WR)
-        connection: Any = client._POOLS["http"].ConnectionCls
+        connection: Any = transport._POOLS["http"].ConnectionCls
         connection._new_conn = lambda self: ours
-        caller = client.Client("http://provider.test", 30)
+        caller = Client("http://provider.test", 30)
         outcome = caller.refresh("the-refresh-token", "app")
-        caller._adapter.close()
+        caller._session.close()
         ours.close()
-        assert isinstance(outcome, client.Fresh | client.Refused | client.Unavailable)
-        assert outcome != client.Unavailable("timed out")
+        assert isinstance(outcome, Fresh | Refused | Unavailable)
+        assert outcome != Unavailable("timed out")
 
 
 TARGETS = {"body": (body, seeds_of_bodies), "wire": (wire, seeds_of_wires)}

@@ -3,7 +3,7 @@
 from django.http import HttpRequest, HttpResponse
 from django.urls import include, path
 
-from django_leadexec.connections import usable_connection
+from django_leadexec.lifecycle import usable_connection
 
 
 def page(request: HttpRequest) -> HttpResponse:

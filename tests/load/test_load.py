@@ -27,9 +27,10 @@ from django.test import Client
 from pytest_django import Settings
 
 from django_leadexec.models import LeadExecConnection, PendingRevocation
+from django_leadexec.visitor_mark import mark_of
 
 from .. import processes
-from ..factories import make_connection, make_user
+from ..factories import make_connection, make_user, plain
 from ..provider import Provider
 
 pytestmark = [pytest.mark.postgres, pytest.mark.django_db(transaction=True)]
@@ -90,9 +91,11 @@ def running(popen: "subprocess.Popen[str]") -> Iterator[Process]:
 
 
 @contextmanager
-def gunicorn(provider: Provider) -> Iterator[tuple[Process, int]]:
+def gunicorn(
+    provider: Provider, workers: tuple[str, ...] = ("--workers=4", "--threads=4")
+) -> Iterator[tuple[Process, int]]:
     """The site, and the port it listens at."""
-    options = ["--workers=4", "--threads=4", "--preload", "--bind=127.0.0.1:0", "--backlog=2048"]
+    options = [*workers, "--preload", "--bind=127.0.0.1:0", "--backlog=2048"]
     with running(
         processes.start_module(provider, "gunicorn", *options, "tests.load.wsgi")
     ) as server:
@@ -170,6 +173,28 @@ def test_pages_that_all_need_one_expired_token_make_one_refresh(provider: Provid
     assert "Traceback" not in "".join(server.err)
 
 
+@pytest.mark.usefixtures("keys")
+@pytest.mark.parametrize("workers", [("--workers=1",), ("--workers=1", "--threads=2")])
+def test_who_disconnects_is_answered_while_leadexec_is_silent(
+    provider: Provider, workers: tuple[str, ...]
+) -> None:
+    visitor = Visitor.new()
+    make_connection("t", user=visitor.user)
+    provider.held.set()
+    with gunicorn(provider, workers) as (server, port):
+        answer = visitor.ask(port, "POST", "/leadexec/disconnect/", {})
+        assert (answer[0], json.loads(answer[1])["status"]) == (200, "disconnected")
+        assert LeadExecConnection.objects.get().status == "revoked"
+        # The provider is asked after the answer, and has not said anything yet.
+        processes.wait_until(lambda: provider.calls["disconnectapplicationtoken"])
+        assert PendingRevocation.objects.count() == 1
+        provider.held.clear()
+        processes.wait_until(lambda: not PendingRevocation.objects.exists())
+        assert visitor.ask(port, "GET", "/page/") == (200, "")
+    assert provider.revoked == {"t"}
+    assert "Traceback" not in "".join(server.err)
+
+
 def token_of(number: int) -> str:
     """The refresh token that callback brings."""
     round_, turn = divmod(number, VISITORS)
@@ -220,8 +245,10 @@ def test_callbacks_while_tokens_are_refreshed_and_keys_rotate(
         """One visitor's callbacks come one after the other; each third brings a new token."""
         for number in range(turn, CALLBACKS, VISITORS):
             time.sleep(max(began + number * CALLBACK_SECONDS / CALLBACKS - time.monotonic(), 0))
-            body = {"refreshToken": token_of(number), "gesture": True}
-            status, answer = visitors[turn].ask(port, "POST", "/leadexec/callback/", body)
+            visitor = visitors[turn]
+            mark = mark_of(visitor.user)
+            body = {"token": token_of(number), "gesture": True, "visitor": mark}
+            status, answer = visitor.ask(port, "POST", "/leadexec/callback/", body)
             yield status, json.loads(answer).get("status", answer)
 
     with ExitStack() as stack:
@@ -258,7 +285,9 @@ def test_callbacks_while_tokens_are_refreshed_and_keys_rotate(
     expected = {
         visitors[number % VISITORS].user.pk: token_of(number) for number in range(CALLBACKS)
     }
-    stored = {row.user_id: str(row.refresh_token) for row in LeadExecConnection.objects.active()}
+    stored = {
+        row.user_id: str(plain(row.refresh_token)) for row in LeadExecConnection.objects.active()
+    }
     assert stored == expected
     assert LeadExecConnection.objects.count() == len(expected)
     assert not PendingRevocation.objects.exists()

@@ -29,9 +29,15 @@ def handed_over(answer: Any) -> dict[str, object]:
     return result
 
 
+def words(html: str) -> str:
+    """The page with each run of blanks as one."""
+    return " ".join(html.split())
+
+
 def all_paths() -> list[str]:
     names = [str(pattern.name) for pattern in urlpatterns]
-    needs = {"refresh": ["token"], "disconnect": ["token"]}
+    needs = {"refresh": ["token"], "disconnect": ["token"], "leads": ["5"]}
+    needs["unknown"] = ["account", "/v2"]
     return [reverse(f"leadexec_sandbox:{name}", args=needs.get(name)) for name in names]
 
 
@@ -78,6 +84,12 @@ def test_the_script_and_stylesheet_are_at_the_providers_addresses(
     answer = Client().get(path)
     assert answer["Content-Type"].startswith(content_type)
     assert "le" in answer.text
+
+
+@pytest.mark.parametrize("path", ["js/le-app-button.js", "css/le-app-button.css"])
+def test_pages_that_embed_only_what_allows_it_may_load_the_script_and_stylesheet(path: str) -> None:
+    answer = Client().get(f"/sandbox/{path}")
+    assert answer["Cross-Origin-Resource-Policy"] == "cross-origin"
 
 
 @pytest.mark.django_db
@@ -335,6 +347,32 @@ def test_the_control_page_expires_access_tokens() -> None:
     access = provider.refresh(token, "app")["authToken"]
     Client().post("/sandbox/control/order/", {"order": "expire"})
     assert provider.account_of(access) is None
+
+
+@pytest.mark.django_db
+def test_the_control_page_says_what_has_to_happen_before_a_fault_is_seen() -> None:
+    client = Client()
+    [token] = provider.create_grants("app")
+    provider.refresh(token, "app")
+    assert "Takes effect" not in client.get("/sandbox/control/").text
+    faults.set_fault("refuse")
+    text = words(client.get("/sandbox/control/").text)
+    assert "Takes effect at the next refresh or disconnect." in text
+    assert "expire the access tokens now" in text
+    assert "One is good." in text
+    client.post("/sandbox/control/order/", {"order": "expire"})
+    text = words(client.get("/sandbox/control/").text)
+    assert "so the next call of an API brings a refresh" in text
+    assert "None is good." in text
+
+
+@pytest.mark.django_db
+def test_the_start_page_tells_the_calls_of_the_apis_and_that_they_are_a_likeness() -> None:
+    text = words(Client().get("/sandbox/").text)
+    assert "<code>GET /sandbox/account-api/v1/leadtypes</code>" in text
+    assert "<code>POST /sandbox/data-api/v1/leads/query/LEAD_TYPE_UID</code>" in text
+    assert "LeadExec documents none that names the account." in text
+    assert "a likeness" in text
 
 
 @pytest.mark.django_db

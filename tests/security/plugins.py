@@ -5,7 +5,6 @@ from typing import Any
 import requests
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group, User
-from django.db import IntegrityError
 
 from django_leadexec.exceptions import ProviderUnavailable
 from django_leadexec.session import LeadExecSession
@@ -13,7 +12,7 @@ from django_leadexec.session import LeadExecSession
 
 def account(session: LeadExecSession) -> Any:
     """All before the last dash of what the stand-in's access token says it is for."""
-    token = session.auth._get_token(None)  # type: ignore[union-attr]
+    token = session.auth._get_token(None).reveal()
     return token.partition("-for-")[2].rpartition("-")[0].replace("_", " ")
 
 
@@ -122,8 +121,14 @@ def create_and_fail(account_id: str, session: LeadExecSession) -> Any:
     raise KeyError("name")
 
 
-def create_what_exists(account_id: str, session: LeadExecSession) -> Any:
-    raise IntegrityError("UNIQUE constraint failed: auth_user.username")
+def create_after_a_call(account_id: str, session: LeadExecSession) -> Any:
+    session.get(f"{session.account_api}/v1/profile").raise_for_status()
+    return get_user_model().objects.create_user(account_id)
+
+
+def create_when_unavailable(account_id: str, session: LeadExecSession) -> Any:
+    get_user_model().objects.create_user(account_id)
+    raise ProviderUnavailable("down")
 
 
 def create(account_id: str, session: LeadExecSession) -> Any:

@@ -2,10 +2,15 @@
 
 import hmac
 import json
+import traceback
 from collections.abc import Callable
+from tempfile import SpooledTemporaryFile
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import AnonymousUser
+from django.contrib.sessions.backends.db import SessionStore
+from django.core.handlers.asgi import ASGIRequest
 from django.db import connection
 from django.http import HttpResponse
 from django.test import Client, RequestFactory
@@ -14,13 +19,16 @@ from pytest_django import Settings
 
 from django_leadexec import views
 from django_leadexec.models import LeadExecConnection
+from django_leadexec.visitor_mark import mark_of
 
-from ..factories import make_connection, make_user
+from ..factories import make_connection, make_user, plain
 from ..provider import Provider, http
 from ..sockets import answering, serving
-from ..visiting import (
+from ..visitor import (
     CALLBACK,
     assert_error,
+    callback_body,
+    mark_for,
     post,
 )
 
@@ -70,7 +78,7 @@ class TestTokens:
             assert post(client, token).json()["status"] == "connected"
             [request] = server.requests
         assert_one_segment(request.target, token)
-        assert LeadExecConnection.objects.get().refresh_token == token
+        assert plain(LeadExecConnection.objects.get().refresh_token) == token
 
     def test_each_visible_character_arrives_as_it_was_posted(
         self, client: Client, victim: Any, settings: Settings
@@ -94,7 +102,7 @@ class TestTokens:
             *("\x00", "a\x00b", "\x1b[31m", "a\x7f", "\x85", "a b", "\ta", "a\r\nHost: evil"),
             *("\ud800", "\udfff\ud800", "\N{FULLWIDTH FULL STOP}", "\u202e", "\u200b", "é", "Ⅸ"),
             *("\ufeff", "\U0001f600", "\u2028", "x" * 2_049, "é" * 2_000),
-            *(1e400, 10**400, -1, 0, True, {}, {"refreshToken": "t"}, ["t"], [[]], None),
+            *(1e400, 10**400, -1, 0, True, {}, {"token": "t"}, ["t"], [[]], None),
         ],
         ids=ascii,
     )
@@ -108,8 +116,8 @@ class TestTokens:
     def test_three_megabytes_are_not_read(
         self, client: Client, provider: Provider, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(json, "loads", lambda *args: pytest.fail("it was parsed"))
-        body = '{"refreshToken": "%s", "gesture": true}' % ("x" * 3_000_000)
+        monkeypatch.setattr(json, "loads", lambda *args, **kwargs: pytest.fail("it was parsed"))
+        body = '{"token": "%s", "gesture": true}' % ("x" * 3_000_000)
         response = client.post(CALLBACK, body, content_type="application/json")
         monkeypatch.undo()
         assert_error(response, 413, "too_large")
@@ -135,26 +143,29 @@ class TestTokens:
         digests: list[bytes] = []
         new = hmac.new
 
-        def counting(key: bytes, *args: Any) -> Any:
+        def counting(key: bytes, *args: Any, **options: Any) -> Any:
             digests.append(key)
-            return new(key, *args)
+            return new(key, *args, **options)
 
         costs = set()
         answers = set()
         for token in ("known", "knowm", "unknown", "staffs", "x" * 2_048):
+            body = json.dumps(callback_body(client, token, False))
             monkeypatch.setattr("django_leadexec.crypto.hmac.new", counting)
             digests.clear()
             with CaptureQueriesContext(connection) as queries:
-                answers.add(post(client, token, False).content)
+                response = client.post(CALLBACK, body, content_type="application/json")
             monkeypatch.undo()
+            answers.add(response.content)
             costs.add((len(digests), len(queries)))
-        assert costs == {(3, 1)}
+        # One of the page's mark, and of the token one for each key.
+        assert costs == {(4, 1)}
         assert len(answers) == 1
 
     def test_a_digest_is_looked_up_and_never_the_token(
         self, client: Client, provider: Provider
     ) -> None:
-        # So what the database takes tells nothing of how much of a token was right.
+        # So the time of a query does not depend on how much of a token was right.
         make_connection("known-canary")
         with CaptureQueriesContext(connection) as queries:
             post(client, "known-canary")
@@ -180,24 +191,26 @@ class TestBodies:
             b"[" * 16_000,
             b"[" * 8_000 + b"]" * 8_000,
             b'{"a":' * 2_500 + b"1" + b"}" * 2_500,
-            b'{"refreshToken": ' + b"9" * 16_000 + b', "gesture": true}',
-            b'{"refreshToken": "t", "gesture": true, "n": ' + b"9" * 16_000 + b"}",
-            b'{"refreshToken": 1e999999, "gesture": true}',
-            b'{"refreshToken": NaN, "gesture": true}',
-            b'{"refreshToken": "t", "gesture": 1}',
-            b'{"refreshToken": "t", "gesture": "true"}',
-            b'{"refreshToken": "t", "gesture": null}',
-            b'{"refreshToken": "t", "gesture": [true]}',
-            b'{"refreshToken": "t", "gesture": true, "next": 1}',
-            b'{"refreshToken": "t", "gesture": true, "next": ["/"]}',
-            b'{"refreshToken": "t", "gesture": true',
-            b'{"refreshToken": "t", "gesture": true}}',
-            b"{'refreshToken': 't', 'gesture': true}",
-            b'{"refresh\\u0000Token": "t", "gesture": true}',
-            b'\xff\xfe{"refreshToken": "t", "gesture": true}',
+            b'{"token": ' + b"9" * 16_000 + b', "gesture": true}',
+            b'{"token": "t", "gesture": true, "n": ' + b"9" * 16_000 + b"}",
+            b'{"token": 1e999999, "gesture": true}',
+            b'{"token": NaN, "gesture": true}',
+            b'{"token": "t", "gesture": 1}',
+            b'{"token": "t", "gesture": "true"}',
+            b'{"token": "t", "gesture": null}',
+            b'{"token": "t", "gesture": [true]}',
+            b'{"token": "t", "gesture": true, "visitor": 1}',
+            b'{"token": "t", "gesture": true, "visitor": ["x"]}',
+            b'{"token": "t", "gesture": true, "next": 1}',
+            b'{"token": "t", "gesture": true, "next": ["/"]}',
+            b'{"token": "t", "gesture": true',
+            b'{"token": "t", "gesture": true}}',
+            b"{'token': 't', 'gesture': true}",
+            b'{"to\\u0000ken": "t", "gesture": true}',
+            b'\xff\xfe{"token": "t", "gesture": true}',
             b"\x00" * 1_000,
             b"null",
-            b'"refreshToken"',
+            b'"token"',
             b"\xef\xbb\xbf",
         ],
         ids=lambda body: f"{body[:40]!r}{body[-9:]!r}{len(body)}",
@@ -212,7 +225,10 @@ class TestBodies:
     def test_of_a_key_that_comes_twice_the_last_counts(
         self, client: Client, victim: Any, provider: Provider
     ) -> None:
-        body = '{"refreshToken": "../", "refreshToken": "last", "gesture": false, "gesture": true}'
+        body = (
+            '{"token": "../", "token": "last", "gesture": false, "gesture": true, "visitor": "%s"}'
+        )
+        body %= mark_for(client)
         response = client.post(CALLBACK, body, content_type="application/json")
         assert response.json()["status"] == "connected"
         assert list(provider.refreshes) == ["last"]
@@ -229,7 +245,7 @@ class TestBodies:
         }
         assert post(client, "t", **more).json()["status"] == "connected"
         row = LeadExecConnection.objects.get()
-        assert (row.user, row.account_id, row.access_token) == (victim, "", "access-1-for-t")
+        assert (row.user, row.account_id, plain(row.access_token)) == (victim, "", "access-1-for-t")
 
     @pytest.mark.parametrize(
         "length", ["²", "٣", "-1", "+5", "1e3", "0x10", "1_0", " 5", "9" * 5_000, "abc", "5, 5"]
@@ -238,7 +254,7 @@ class TestBodies:
         self, client: Client, victim: Any, provider: Provider, length: str
     ) -> None:
         response = client.post(
-            CALLBACK, '{"refreshToken": "t"}', content_type="application/json",
+            CALLBACK, '{"token": "t"}', content_type="application/json",
             CONTENT_LENGTH=length,
         )  # fmt: skip
         assert response.status_code in (400, 413)
@@ -247,14 +263,20 @@ class TestBodies:
     def test_a_length_that_promises_less_is_all_that_is_read(
         self, client: Client, victim: Any, provider: Provider
     ) -> None:
-        body = '{"refreshToken": "t", "gesture": true}' + "x" * 50_000
-        response = client.post(CALLBACK, body, content_type="application/json", CONTENT_LENGTH="38")
+        body = json.dumps(callback_body(client))
+        response = client.post(
+            CALLBACK, body + "x" * 50_000, content_type="application/json",
+            CONTENT_LENGTH=str(len(body)),
+        )  # fmt: skip
         assert response.json()["status"] == "connected"
 
     def test_a_body_that_breaks_off_is_malformed(self, victim: Any, provider: Provider) -> None:
         class Gone:
             def read(self, size: int = -1) -> bytes:
                 raise OSError("Apache/mod_wsgi request data read error")
+
+            def close(self) -> None:
+                pass
 
         request = RequestFactory().post(CALLBACK, "{}", content_type="application/json")
         request._stream = Gone()  # type: ignore[assignment]
@@ -270,6 +292,96 @@ class TestBodies:
         settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.reading_{read}"]
         response = post(client, "t")
         assert response.status_code == (200 if read == "body" else 400)
+
+
+BODY = b'{"token": "canary-token", "gesture": true, "visitor": "%s"}' % mark_of(None).encode()
+FORM = b"token=canary-token&gesture=true"
+
+
+def posted(body: bytes, content_type: str = "application/json", **extra: Any) -> Any:
+    request: Any = RequestFactory().post(CALLBACK, body, content_type=content_type, **extra)
+    request.user, request.session = AnonymousUser(), SessionStore()
+    return request
+
+
+class TestForgottenBodies:
+    @pytest.mark.parametrize(
+        ("body", "content_type", "status"),
+        [
+            (BODY, "application/json", 200),
+            (BODY[:-1], "application/json", 400),
+            (BODY + b" " * 20_000, "application/json", 413),
+            (b" " * 20_000 + BODY, "application/json", 413),
+            (BODY, "text/plain", 400),
+            (FORM, "application/x-www-form-urlencoded", 400),
+        ],
+    )
+    @pytest.mark.parametrize("read_before", ["", "body", "POST"])
+    def test_after_the_callback_nothing_in_the_request_gives_the_body(
+        self, provider: Provider, body: bytes, content_type: str, status: int, read_before: str
+    ) -> None:
+        request = posted(body, content_type)
+        request._dont_enforce_csrf_checks = True
+        if read_before:
+            assert getattr(request, read_before) is not None
+        assert views.callback(request).status_code == status
+        assert_forgotten(request)
+
+    def test_a_failed_csrf_check_finds_the_body_gone(self, provider: Provider) -> None:
+        request = posted(BODY)
+        assert views.callback(request).status_code == 403
+        assert_forgotten(request)
+
+    def test_a_csrf_token_in_a_form_does_not_count_at_the_callback(
+        self, provider: Provider
+    ) -> None:
+        form = FORM + b"&csrfmiddlewaretoken=" + b"c" * 32
+        request = posted(form, "application/x-www-form-urlencoded")
+        request.COOKIES["csrftoken"] = "c" * 32
+        assert views.callback(request).status_code == 403
+        assert_forgotten(request)
+
+    def test_another_method_finds_the_body_gone(self, provider: Provider) -> None:
+        request: Any = RequestFactory().put(CALLBACK, BODY, content_type="application/json")
+        assert views.callback(request).status_code == 405
+        assert_forgotten(request)
+
+    def test_an_interrupt_while_it_is_read_leaves_nothing(
+        self, provider: Provider, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupt(*args: object, **options: object) -> None:
+            raise SystemExit("the worker's time is up")
+
+        request = posted(BODY)
+        monkeypatch.setattr(json, "loads", interrupt)
+        with pytest.raises(SystemExit) as caught:
+            views.callback(request)
+        monkeypatch.undo()
+        assert_forgotten(request)
+        frames = [frame for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
+        ours = [frame for frame in frames if "django_leadexec" in frame.f_globals["__name__"]]
+        assert ours
+        assert "canary" not in repr([frame.f_locals for frame in ours])
+
+    def test_an_async_servers_file_is_closed(self, provider: Provider) -> None:
+        with SpooledTemporaryFile() as file:
+            file.write(BODY)
+            file.seek(0)
+            headers = [(b"content-type", b"application/json"), (b"host", b"testserver")]
+            scope = {"type": "http", "method": "POST", "path": CALLBACK, "headers": headers}
+            request: Any = ASGIRequest(scope, file)
+            request.user, request.session = AnonymousUser(), SessionStore()
+            request._dont_enforce_csrf_checks = True
+            assert views.callback(request).status_code == 200
+            assert file.closed
+        assert_forgotten(request)
+
+
+def assert_forgotten(request: Any) -> None:
+    assert request.body == request.read() == b""
+    assert not request.POST
+    assert not request.FILES
+    assert "canary" not in repr(vars(request))
 
 
 class Answer:

@@ -1,4 +1,4 @@
-"""The watch that the other tests here trust sees what it is meant to see."""
+"""The recorder that the other tests here trust sees what it is meant to see."""
 
 import base64
 import hashlib
@@ -16,7 +16,7 @@ from django.http import HttpResponse
 
 from ..factories import make_user
 from . import canaries
-from .watch import watching
+from .leak_recorder import recording_leaks
 
 CANARY = canaries.make_canary("Token")
 
@@ -77,24 +77,24 @@ def test_another_is_not_mistaken_for_it(disguise: Callable[[str], str]) -> None:
 
 
 @pytest.mark.django_db
-def test_the_watch_sees_each_place() -> None:
+def test_the_recorder_sees_each_place() -> None:
     # One each, as what one place has shown is not looked for in the next.
     places = ("log", "output", "warning", "mail", "answer", "table", "repr", "traceback")
     hidden = {place: canaries.make_canary(place) for place in places}
-    with watching(*hidden.values()) as watch:
+    with recording_leaks(*hidden.values(), mails=True) as recorder:
         logging.getLogger("some.library").debug("%s", hidden["log"])
         print(hidden["output"])  # noqa: T201
         warnings.warn(hidden["warning"], stacklevel=1)
         mail.mail_admins("subject", hidden["mail"])
-        watch.examine_response(HttpResponse(hidden["answer"]))
+        recorder.examine_response(HttpResponse(hidden["answer"]))
         make_user(hidden["table"])
-        watch.examine_storage()
-        watch.show([hidden["repr"]])
+        recorder.examine_storage()
+        recorder.show([hidden["repr"]])
         with pytest.raises(ValueError, match="nothing") as caught:
             call_from_elsewhere(hidden["traceback"])
-        watch.examine(caught.value)
+        recorder.examine(caught.value)
     for place, canary in hidden.items():
-        assert any(place in found for found in watch.leaks(canary)), place
+        assert any(place in found for found in recorder.leaks(canary)), place
 
 
 def call_from_elsewhere(token: str) -> None:

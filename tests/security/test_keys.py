@@ -27,10 +27,10 @@ from django_leadexec.exceptions import DecryptionFailed
 from django_leadexec.models import LeadExecConnection, PendingRevocation
 
 from ..concurrency.threads import repeat_beside
-from ..factories import make_connection, make_due_connections, make_user
+from ..factories import make_connection, make_due_connections, make_user, plain
 from ..provider import Provider
 from ..test_rotation import rotate, use_keys
-from ..visiting import link_shown, post
+from ..visitor import link_shown, post
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -63,10 +63,10 @@ def test_neighbouring_stages_of_a_change_of_keys_read_and_find_what_the_other_wr
         rotate()  # which comes before the old key is dropped
     use_keys(settings, *reads)
     row.refresh_from_db()
-    assert (row.refresh_token, row.access_token) == ("kept", "stored-access-for-kept")
+    assert (plain(row.refresh_token), plain(row.access_token)) == ("kept", "stored-access-for-kept")
     assert rows.holding("kept").get() == row
     entry = PendingRevocation.objects.get(fingerprint__in=crypto.fingerprints("revoked"))
-    assert entry.refresh_token == "revoked"
+    assert plain(entry.refresh_token) == "revoked"
     client.force_login(make_user(), "django.contrib.auth.backends.ModelBackend")
     assert link_shown(client)
 
@@ -92,7 +92,7 @@ def test_a_key_put_first_too_early_is_told_of_and_spoils_nothing(
     use_keys(settings, NEW, OLD)
     call_command("refresh_leadexec_tokens", "--all", stdout=io.StringIO())
     row.refresh_from_db()
-    assert row.access_token == "access-1-for-t"
+    assert plain(row.access_token) == "access-1-for-t"
 
 
 def test_a_rotation_that_is_stopped_half_way_goes_on_where_it_was(
@@ -104,13 +104,15 @@ def test_a_rotation_that_is_stopped_half_way_goes_on_where_it_was(
     use_keys(settings, NEW, OLD)
     for _ in rotation.rotate_keys("default"):
         break
-    moved = [crypto.is_current(row.refresh_token_ciphertext) for row in rows.order_by("pk")]
+    moved = [crypto.is_current(row.refresh_token) for row in rows.order_by("pk")]
     assert moved == [True] * 3 + [False] * 4
     for row in made:
         assert rows.holding(f"token-{made.index(row)}").get() == row
     assert rotate() == {"rotated": 4, "current": 3, "unreadable": 0, "busy": 0}
     use_keys(settings, NEW)
-    assert [row.refresh_token for row in rows.order_by("pk")] == [f"token-{n}" for n in range(7)]
+    assert [plain(row.refresh_token) for row in rows.order_by("pk")] == [
+        f"token-{n}" for n in range(7)
+    ]
 
 
 def test_no_read_fails_while_keys_are_changed_and_tokens_refreshed(
@@ -138,7 +140,7 @@ def test_no_read_fails_while_keys_are_changed_and_tokens_refreshed(
         number = next(numbers) % count
         row = rows.holding(f"t{number}").get()
         assert row == made[number]
-        assert row.refresh_token == f"t{number}"
+        assert plain(row.refresh_token) == f"t{number}"
         assert row.get_access_token().endswith(f"for-t{number}")
 
     def refresh() -> None:
@@ -158,7 +160,9 @@ def test_no_read_fails_while_keys_are_changed_and_tokens_refreshed(
         assert not tally.unreadable
     monkeypatch.undo()
     use_keys(settings, NEW)
-    assert [row.refresh_token for row in rows.order_by("pk")] == [f"t{n}" for n in range(count)]
+    assert [plain(row.refresh_token) for row in rows.order_by("pk")] == [
+        f"t{n}" for n in range(count)
+    ]
     for number in range(count):
         assert rows.holding(f"t{number}").get() == made[number]
     assert not provider.overlaps

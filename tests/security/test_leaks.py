@@ -25,11 +25,14 @@ from django.test import Client
 from django.urls import reverse
 from pytest_django import Settings
 
-from django_leadexec import authorization, client, pending_link
+from django_leadexec import authorization, pending_link
 from django_leadexec.conf import get_settings, new_key
 from django_leadexec.exceptions import LeadExecError
 from django_leadexec.models import LeadExecConnection, PendingRevocation
-from django_leadexec.testing import fake_leadexec
+from django_leadexec.provider import client, replies
+from django_leadexec.secret import Secret
+from django_leadexec.testing.provider import FakeProvider
+from django_leadexec.verification import Verified
 
 from .. import processes
 from .. import provider as stand_in
@@ -38,9 +41,11 @@ from ..factories import make_connection, make_user
 from ..processes import wait_until
 from ..provider import Answer, Provider, http
 from ..settings import KEY
+from ..sockets import apis_at
+from ..visitor import callback_body, confirmed
 from . import canaries
+from .leak_recorder import LeakRecorder, Saboteur, recording_leaks
 from .test_canaries import DISGUISES
-from .watch import Saboteur, Watch, watching
 
 pytestmark = pytest.mark.django_db(transaction=True)
 # For what takes long and is the same on every database.
@@ -51,11 +56,11 @@ OTHER = canaries.make_canary("Other")
 
 
 @contextmanager
-def nothing_leaks() -> Iterator[Watch]:
-    with watching(REFRESH, ACCESS, OTHER, KEY) as watch:
-        yield watch
-        watch.examine_storage()
-    assert watch.leaks() == {}
+def nothing_leaks(*, mails: bool = False) -> Iterator[LeakRecorder]:
+    with recording_leaks(REFRESH, ACCESS, OTHER, KEY, mails=mails) as recorder:
+        yield recorder
+        recorder.examine_storage()
+    assert recorder.leaks() == {}
 
 
 def fresh(provider: Provider, token: str) -> bytes:
@@ -114,7 +119,7 @@ DOORS: dict[str, Callable[[LeadExecConnection], object]] = {
     "get_access_token": lambda row: row.get_access_token(),
     "aget_access_token": lambda row: async_to_sync(row.aget_access_token)(),
     "get_access_token in a transaction": in_transaction,
-    "session": lambda row: row.session().get(f"{get_settings().api_urls[0]}/data/api/leads"),
+    "session": lambda row: row.session().get(f"{get_settings().account_api_url}/data/api/leads"),
     "revoke": lambda row: row.revoke(),
     "arevoke": lambda row: async_to_sync(row.arevoke)(),
     "delete": lambda row: row.delete(),
@@ -134,14 +139,14 @@ def test_no_answer_of_the_provider_shows_a_token(
     provider.default = ANSWERS[name]
     provider.answers[f"disconnect {REFRESH}"] = ANSWERS[name]
     doors = DOORS if name in TROUBLES else {"get_access_token": DOORS["get_access_token"]}
-    with nothing_leaks() as watch:
+    with nothing_leaks() as recorder:
         for door in doors.values():
             row = due()
             try:
                 door(row)
             except (LeadExecError, requests.RequestException) as error:
-                watch.examine(error)
-            watch.show(row, *PendingRevocation.objects.all())
+                recorder.examine(error)
+            recorder.show(row, *PendingRevocation.objects.all())
             clear()
 
 
@@ -158,28 +163,28 @@ def test_no_trouble_on_the_way_shows_a_token(
     settings: Settings,
 ) -> None:
     url = url.format(port=provider.url.rpartition(":")[2])
-    settings.LEADEXEC = settings.LEADEXEC | {"BASE_URL": url, "API_URLS": [url], "TIMEOUT": 0.5}
-    with nothing_leaks() as watch:
+    settings.LEADEXEC = settings.LEADEXEC | {"BASE_URL": url, "TIMEOUT": 0.5} | apis_at(url)
+    with nothing_leaks() as recorder:
         # Once with a token that lives, which the API is called with, and once without.
         for expires_in in (3600, -10):
             row = make_connection(REFRESH, expires_in=expires_in)
             try:
                 door(row)
             except (LeadExecError, requests.RequestException) as error:
-                watch.examine(error)
-            watch.show(row)
+                recorder.examine(error)
+            recorder.show(row)
             clear()
 
 
 def test_no_timeout_shows_a_token(provider: Provider, settings: Settings) -> None:
     settings.LEADEXEC = settings.LEADEXEC | {"TIMEOUT": 0.2}
     provider.held.set()
-    with nothing_leaks() as watch:
+    with nothing_leaks() as recorder:
         for door in DOORS.values():
             try:
                 door(due())
             except LeadExecError as error:
-                watch.examine(error)
+                recorder.examine(error)
             clear()
 
 
@@ -204,7 +209,7 @@ def test_no_interruption_in_the_middle_of_a_call_shows_a_token(
     interrupted = False
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        with nothing_leaks() as watch:
+        with nothing_leaks() as recorder:
             for expires_in in (3600, -10):
                 row = make_connection(REFRESH, expires_in=expires_in)
                 provider.held.set()
@@ -215,13 +220,13 @@ def test_no_interruption_in_the_middle_of_a_call_shows_a_token(
                     DOORS[door](row)
                 except kind as error:
                     interrupted = True
-                    watch.examine(error)
+                    recorder.examine(error)
                 returned.set()
                 interrupter.result()
                 provider.held.clear()
                 clear()
             assert interrupted
-            assert watch.ways
+            assert recorder.ways
     finally:
         signal.signal(signal.SIGALRM, before)
 
@@ -229,7 +234,7 @@ def test_no_interruption_in_the_middle_of_a_call_shows_a_token(
 def test_no_stored_token_that_does_not_open_shows_anything(
     provider: Provider, settings: Settings
 ) -> None:
-    with nothing_leaks() as watch:
+    with nothing_leaks() as recorder:
         for expires_in, door in itertools.product((3600, -10), DOORS.values()):
             row = make_connection(REFRESH, expires_in=expires_in)
             keys, settings.LEADEXEC = (
@@ -239,26 +244,28 @@ def test_no_stored_token_that_does_not_open_shows_anything(
             try:
                 door(row)
             except LeadExecError as error:
-                watch.examine(error)
+                recorder.examine(error)
             settings.LEADEXEC = keys
             clear()
-        assert watch.ways
+        assert recorder.ways
 
 
 def test_no_401_of_the_api_shows_a_token(provider: Provider, settings: Settings) -> None:
     """The second try meets each of the troubles, with the refused token in hand."""
     provider.answers["disconnect leads"] = answering(http(b"", 401))
-    with nothing_leaks() as watch:
+    with nothing_leaks() as recorder:
         for name in TROUBLES:
             provider.default = ANSWERS[name]
             row = make_connection(REFRESH)
             session = row.session()
             try:
                 response = session.get(f"{provider.url}/data/api/leads")
-                watch.show(response, response.request, response.request.headers, response.history)
+                recorder.show(
+                    response, response.request, response.request.headers, response.history
+                )
             except LeadExecError as error:
-                watch.examine(error)
-            watch.show(session, session.auth, vars(session))
+                recorder.examine(error)
+            recorder.show(session, session.auth, vars(session))
             clear()
 
 
@@ -266,7 +273,10 @@ def test_no_401_of_the_api_shows_a_token(provider: Provider, settings: Settings)
 
 
 def strike_each_statement(
-    watch: Watch, prepare: Callable[[], Any], act: Callable[[Any], object], kind: type[Exception]
+    recorder: LeakRecorder,
+    prepare: Callable[[], Any],
+    act: Callable[[Any], object],
+    kind: type[Exception],
 ) -> int:
     """Run ``act`` until it gets through, each time with one statement more before the failure."""
     for nth in itertools.count(1):
@@ -277,7 +287,7 @@ def strike_each_statement(
             try:
                 act(prepared)
             except Exception as error:
-                watch.examine(error)
+                recorder.examine(error)
         if not saboteur.has_struck:
             return nth - 1
     raise AssertionError
@@ -289,8 +299,8 @@ def test_no_failure_of_the_database_shows_a_token(
     door: Callable[[LeadExecConnection], object], kind: type[Exception], provider: Provider
 ) -> None:
     provider.default = fresh
-    with nothing_leaks() as watch:
-        assert strike_each_statement(watch, due, door, kind)
+    with nothing_leaks() as recorder:
+        assert strike_each_statement(recorder, due, door, kind)
 
 
 # The callback
@@ -299,7 +309,7 @@ def test_no_failure_of_the_database_shows_a_token(
 def post(browser: Client, token: str, gesture: bool = True, accept: str = "text/html") -> Any:
     return browser.post(
         reverse("leadexec:callback"),
-        json.dumps({"refreshToken": token, "gesture": gesture}),
+        json.dumps(callback_body(browser, token, gesture)),
         content_type="application/json",
         headers={"accept": accept},
     )
@@ -307,8 +317,13 @@ def post(browser: Client, token: str, gesture: bool = True, accept: str = "text/
 
 def fail_with_the_token_in_hand(*arguments: Any) -> Any:
     session = arguments[-1]
-    response = session.get(f"{get_settings().api_urls[0]}/data/api/leads")
+    response = session.get(f"{session.account_api}/data/api/leads")
     raise RuntimeError(f"no account in {response}")
+
+
+def fail_by_itself(*arguments: Any) -> Any:
+    session = arguments[-1]
+    raise RuntimeError(f"no account in {session}")
 
 
 def fail_at_the_api(*arguments: Any) -> Any:
@@ -349,25 +364,25 @@ def identify_with_two(account_id: str, session: Any) -> str:
 def set_up(settings: Settings, site: dict[str, Any]) -> None:
     if "CREATE_USER" in site:
         site = {"SIGN_IN": True, "IDENTIFY": f"{HERE}.identify"} | site
-    urls = [*settings.LEADEXEC["API_URLS"], "http://127.0.0.1:9"]
-    settings.LEADEXEC = settings.LEADEXEC | site | {"CALLBACK_RATE": "9999/m", "API_URLS": urls}
+    more = {"CALLBACK_RATE": "9999/m", "DATA_API_URL": "http://127.0.0.1:9"}
+    settings.LEADEXEC = settings.LEADEXEC | site | more
 
 
 class Left(Exception):
     """The visitor has seen enough."""
 
 
-def visit(watch: Watch, is_user: bool, known: bool, gesture: bool, accept: str) -> None:
+def visit(recorder: LeakRecorder, is_user: bool, known: bool, gesture: bool, accept: str) -> None:
     """One browser: the callback, then whatever it is sent to; it leaves after an error page."""
     with suppress(Left):
-        _visit(watch, is_user, known, gesture, accept)
+        _visit(recorder, is_user, known, gesture, accept)
 
 
-def _visit(watch: Watch, is_user: bool, known: bool, gesture: bool, accept: str) -> None:
+def _visit(recorder: LeakRecorder, is_user: bool, known: bool, gesture: bool, accept: str) -> None:
     browser = Client(raise_request_exception=False)
 
     def examine(response: Any) -> None:
-        watch.examine_response(response)
+        recorder.examine_response(response)
         if response.status_code == 500:
             raise Left
 
@@ -377,15 +392,15 @@ def _visit(watch: Watch, is_user: bool, known: bool, gesture: bool, accept: str)
     if known:
         make_connection(REFRESH, user=user, expires_in=-10)
     examine(post(browser, REFRESH, gesture, accept))
-    watch.add("session", browser.session.items())
+    recorder.add("session", browser.session.items())
     if "leadexec_pending_link" in browser.session:
         if not is_user:
             browser.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
         page = browser.get(reverse("leadexec:confirm"))
         examine(page)
         link = page.context["link"] if page.status_code == 200 else ""
-        confirmed = {"confirm": "yes", "link": link}
-        examine(browser.post(reverse("leadexec:confirm"), confirmed))
+        yes = confirmed(browser, link)
+        examine(browser.post(reverse("leadexec:confirm"), yes))
     examine(browser.get("/page/"))
     examine(browser.get(reverse("leadexec:connect")))
     examine(browser.post(reverse("leadexec:disconnect")))
@@ -402,9 +417,9 @@ def test_no_visit_shows_a_token(
 ) -> None:
     set_up(settings, site)
     provider.default = fresh
-    with nothing_leaks() as watch:
+    with nothing_leaks() as recorder:
         for visitor, accept in itertools.product(VISITS, ("text/html", "text/plain")):
-            visit(watch, *visitor, accept)
+            visit(recorder, *visitor, accept)
             clear()
 
 
@@ -415,9 +430,9 @@ def test_no_answer_of_the_provider_shows_a_token_at_the_callback(
 ) -> None:
     set_up(settings, SITES["CREATE_USER"] | {"TIMEOUT": 0.5})
     provider.default = provider.answers[f"disconnect {REFRESH}"] = ANSWERS[name]
-    with nothing_leaks() as watch:
+    with nothing_leaks() as recorder:
         for visitor in VISITS:
-            visit(watch, *visitor, "text/html")
+            visit(recorder, *visitor, "text/html")
             clear()
 
 
@@ -437,31 +452,34 @@ def test_no_failure_of_the_database_shows_a_token_at_the_callback(
 ) -> None:
     set_up(settings, SITES[site])
     provider.default = fresh
-    with nothing_leaks() as watch:
+    with nothing_leaks() as recorder:
         strikes = strike_each_statement(
-            watch,
+            recorder,
             lambda: None,
-            lambda nothing: visit(watch, is_user, known, True, "text/html"),
+            lambda nothing: visit(recorder, is_user, known, True, "text/html"),
             IntegrityError,
         )
     assert strikes > 20
 
 
-def test_no_mail_to_the_admins_shows_a_token(settings: Settings, mailoutbox: list[Any]) -> None:
+def test_no_mail_to_the_admins_shows_a_token(
+    settings: Settings, mailoutbox: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As a site in production has it: DEBUG off, errors mailed with their pages."""
     settings.DEBUG = False
     settings.LEADEXEC = settings.LEADEXEC | {
         "SIGN_IN": True,
         "IDENTIFY": f"{HERE}.identify",
-        "CREATE_USER": f"{HERE}.fail_with_the_token_in_hand",
+        "CREATE_USER": f"{HERE}.fail_by_itself",
         "BASE_URL": "https://apps.leadexec.net",
-        "API_URLS": ["https://127.0.0.1:9"],
+        **apis_at("https://127.0.0.1:9"),
     }
-    browser = Client(raise_request_exception=False)
-    with nothing_leaks() as watch, fake_leadexec() as leadexec:
-        watch.examine_response(post(browser, REFRESH))
-        leadexec.go_down()
-        watch.examine_response(post(browser, REFRESH))
+    browser, server = Client(raise_request_exception=False), FakeProvider()
+    monkeypatch.setattr(client, "client_for", lambda conf: server)
+    with nothing_leaks(mails=True) as recorder:
+        recorder.examine_response(post(browser, REFRESH))
+        server.trouble = replies.Unavailable("down for the test")
+        recorder.examine_response(post(browser, REFRESH))
     assert {message.subject.split(": ", 1)[1] for message in mailoutbox} >= {
         "Internal Server Error: /leadexec/callback/",
         "Bad Gateway: /leadexec/callback/",
@@ -471,24 +489,24 @@ def test_no_mail_to_the_admins_shows_a_token(settings: Settings, mailoutbox: lis
 @pytest.mark.parametrize(
     "body",
     [
-        f'{{"refreshToken": "{REFRESH[:16]}", "gesture": "maybe"}}',
-        f'{{"refreshToken": "{REFRESH[:16]} ", "gesture": true}}',
-        f'{{"refreshToken": ["{REFRESH[:16]}"], "gesture": true}}',
-        f'{{"refreshToken": "{REFRESH[:16]}", "gesture": true',
+        f'{{"token": "{REFRESH[:16]}", "gesture": "maybe"}}',
+        f'{{"token": "{REFRESH[:16]} ", "gesture": true}}',
+        f'{{"token": ["{REFRESH[:16]}"], "gesture": true}}',
+        f'{{"token": "{REFRESH[:16]}", "gesture": true',
         f'["{REFRESH[:16]}"]',
-        f"refreshToken={REFRESH[:16]}",
-        f'{{"refreshToken": "{REFRESH[:16]}", "x": "{"x" * 20_000}"}}',
+        f"token={REFRESH[:16]}",
+        f'{{"token": "{REFRESH[:16]}", "x": "{"x" * 20_000}"}}',
     ],
     ids=["gesture", "blank", "list", "half", "no object", "form", "too much"],
 )
 @pytest.mark.parametrize("checks_csrf", [True, False])
 def test_no_malformed_body_is_shown(body: str, checks_csrf: bool, provider: Provider) -> None:
     browser = Client(raise_request_exception=False, enforce_csrf_checks=checks_csrf)
-    with nothing_leaks() as watch:
+    with nothing_leaks() as recorder:
         for content_type in ("application/json", "application/x-www-form-urlencoded", "text/plain"):
             response = browser.post(reverse("leadexec:callback"), body, content_type=content_type)
             assert 400 <= response.status_code < 500
-            watch.examine_response(response)
+            recorder.examine_response(response)
 
 
 def test_no_broken_template_shows_a_token(
@@ -502,18 +520,18 @@ def test_no_broken_template_shows_a_token(
     settings.TEMPLATES = [engine | {"DIRS": [tmp_path, *engine["DIRS"]]}]
     set_up(settings, SITES["SIGN_IN"])
     provider.default = fresh
-    with nothing_leaks() as watch:
+    with nothing_leaks() as recorder:
         for visitor in VISITS:
-            visit(watch, *visitor, "text/html")
+            visit(recorder, *visitor, "text/html")
             clear()
-        assert any("TemplateDoesNotExist" in line for line in watch.seen)
+        assert any("TemplateDoesNotExist" in line for line in recorder.seen)
 
 
 # The admin
 
 
 def test_no_page_of_the_admin_shows_a_token(provider: Provider, admin_client: Client) -> None:
-    with nothing_leaks() as watch:
+    with nothing_leaks() as recorder:
         for name in ("a yes", "an error page", "a no that quotes, plain"):
             provider.default = provider.answers[f"disconnect {REFRESH}"] = ANSWERS[name]
             row = due(account_id="acme")
@@ -521,18 +539,18 @@ def test_no_page_of_the_admin_shows_a_token(provider: Provider, admin_client: Cl
             outbox = reverse("admin:django_leadexec_pendingrevocation_changelist")
             for action in ("refresh_selected", "revoke_selected", "delete_selected"):
                 data = {"action": action, "_selected_action": row.pk}
-                watch.examine_response(admin_client.post(listed, data))
+                recorder.examine_response(admin_client.post(listed, data))
                 confirmed = admin_client.post(listed, data | {"post": "yes"}, follow=True)
-                watch.examine_response(confirmed)
+                recorder.examine_response(confirmed)
                 for page in (listed, outbox, f"{listed}?q=acme&o=6"):
-                    watch.examine_response(admin_client.get(page))
+                    recorder.examine_response(admin_client.get(page))
                 for kind in ("change", "history", "delete"):
                     url = reverse(f"admin:django_leadexec_leadexecconnection_{kind}", args=[row.pk])
-                    watch.examine_response(admin_client.get(url, follow=True))
+                    recorder.examine_response(admin_client.get(url, follow=True))
                 for entry in PendingRevocation.objects.all():
                     url = reverse("admin:django_leadexec_pendingrevocation_change", args=[entry.pk])
-                    watch.examine_response(admin_client.get(url))
-            watch.examine_response(admin_client.get(reverse("admin:index")))
+                    recorder.examine_response(admin_client.get(url))
+            recorder.examine_response(admin_client.get(reverse("admin:index")))
             PendingRevocation.objects.all().delete()
 
 
@@ -550,33 +568,33 @@ COMMANDS = {
 }
 
 
-def run_command(watch: Watch, command: tuple[str, ...], **options: Any) -> None:
+def run_command(recorder: LeakRecorder, command: tuple[str, ...], **options: Any) -> None:
     out, err = io.StringIO(), io.StringIO()
     try:
         call_command(*command, verbosity=3, traceback=True, stdout=out, stderr=err)
     except CommandError as error:
-        watch.examine(error)
+        recorder.examine(error)
     finally:
-        watch.add(f"output of {command[0]}", out.getvalue(), err.getvalue())
+        recorder.add(f"output of {command[0]}", out.getvalue(), err.getvalue())
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
 def test_no_command_shows_a_token(
     command: tuple[str, ...], provider: Provider, settings: Settings
 ) -> None:
-    with nothing_leaks() as watch:
+    with nothing_leaks() as recorder:
         for name in TROUBLES:
             provider.default = provider.answers[f"disconnect {OTHER}"] = ANSWERS[name]
             row, other = due(), due(OTHER)
             with transaction.atomic():
                 other.revoke()
                 transaction.set_rollback(False)
-            run_command(watch, command)
+            run_command(recorder, command)
             settings.LEADEXEC = settings.LEADEXEC | {"ENCRYPTION_KEYS": [new_key(), KEY]}
-            run_command(watch, command)
+            run_command(recorder, command)
             settings.LEADEXEC = settings.LEADEXEC | {"ENCRYPTION_KEYS": [new_key()]}
-            LeadExecConnection.objects.update(refresh_after=row.refresh_after, lease_until=0)
-            run_command(watch, command)
+            LeadExecConnection.objects.write(refresh_after=row.refresh_after, lease_until=0)
+            run_command(recorder, command)
             settings.LEADEXEC = settings.LEADEXEC | {"ENCRYPTION_KEYS": [KEY]}
             clear()
 
@@ -587,8 +605,10 @@ def test_no_failure_of_the_database_makes_a_command_show_a_token(
 ) -> None:
     provider.default = fresh
     settings.LEADEXEC = settings.LEADEXEC | {"ENCRYPTION_KEYS": [new_key(), KEY]}
-    with nothing_leaks() as watch:
-        strike_each_statement(watch, due, lambda row: run_command(watch, command), OperationalError)
+    with nothing_leaks() as recorder:
+        strike_each_statement(
+            recorder, due, lambda row: run_command(recorder, command), OperationalError
+        )
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="reads Linux' /proc")
@@ -599,57 +619,57 @@ def test_a_command_in_a_process_of_its_own_shows_no_token(provider: Provider) ->
     provider.default = saying_no(QUOTE)
     provider.held.set()
     arguments = ("refresh_leadexec_tokens", "--verbosity=3", "--traceback", "--json")
-    with watching(REFRESH, ACCESS, OTHER, KEY) as watch:
+    with recording_leaks(REFRESH, ACCESS, OTHER, KEY) as recorder:
         command = processes.start(provider, *arguments)
         try:
             processes.wait_until(lambda: provider.calls["refreshaccesstoken"] == 2)
             process = Path(f"/proc/{command.pid}")
             for path in [process / "cmdline", *process.glob("task/*/comm")]:
-                watch.add("/proc", path.read_text())
+                recorder.add("/proc", path.read_text())
             assert "refresh_leadexec_tokens" in (process / "cmdline").read_text()
         finally:
             provider.held.clear()
-            watch.add("output", *command.communicate(timeout=60))
+            recorder.add("output", *command.communicate(timeout=60))
     assert command.returncode == 0
-    assert watch.leaks() == {}
+    assert recorder.leaks() == {}
 
 
 def test_no_celery_task_shows_a_token(provider: Provider) -> None:
     pytest.importorskip("celery")
     from django_leadexec.tasks import refresh_tokens
 
-    with nothing_leaks() as watch:
+    with nothing_leaks() as recorder:
         for name in TROUBLES:
             provider.default = ANSWERS[name]
             due()
             result = refresh_tokens.apply(kwargs={"workers": 2})
-            watch.show(result, result.result, result.traceback, result.args, result.kwargs)
+            recorder.show(result, result.result, result.traceback, result.args, result.kwargs)
             clear()
         saboteur = Saboteur(2, OperationalError)
         due()
         with connection.execute_wrapper(saboteur):
             result = refresh_tokens.apply(kwargs={"workers": 2})
-        watch.show(result, result.result, result.traceback)
+        recorder.show(result, result.result, result.traceback)
         assert isinstance(result.result, OperationalError)
-        watch.examine(result.result)
+        recorder.examine(result.result)
         assert saboteur.has_struck
 
 
 @pytest.mark.skipif(django.VERSION < (6, 0), reason="Django has had tasks since 6.0")
 def test_no_task_of_djangos_shows_a_token(provider: Provider) -> None:
     refresh_tokens: Any = import_module("django_leadexec.django_tasks").refresh_tokens
-    with nothing_leaks() as watch:
+    with nothing_leaks() as recorder:
         for name in TROUBLES:
             provider.default = ANSWERS[name]
             due()
             result = refresh_tokens.enqueue(workers=2)
-            watch.show(result, result.return_value, result.args, result.kwargs)
+            recorder.show(result, result.return_value, result.args, result.kwargs)
             clear()
         saboteur = Saboteur(2, OperationalError)
         due()
         with connection.execute_wrapper(saboteur):
             result = refresh_tokens.enqueue(workers=2)
-        watch.show(result, *result.errors, *(error.traceback for error in result.errors))
+        recorder.show(result, *result.errors, *(error.traceback for error in result.errors))
         assert saboteur.has_struck
         assert result.errors
 
@@ -660,7 +680,7 @@ def test_no_task_of_djangos_shows_a_token(provider: Provider) -> None:
 def test_no_public_object_shows_a_token(provider: Provider) -> None:
     provider.default = fresh
     conf = get_settings()
-    with nothing_leaks() as watch:
+    with nothing_leaks() as recorder:
         row = due()
         # What is handed out is text like any other, but for its repr.
         token = row.get_access_token()
@@ -668,23 +688,23 @@ def test_no_public_object_shows_a_token(provider: Provider) -> None:
         assert isinstance(token, str)
         assert f"Bearer {token}" == f"Bearer {ACCESS}"
         assert json.loads(json.dumps({"token": token})) == {"token": ACCESS}
-        watch.add("repr of a token", repr(token), f"{token!r}", repr({"token": [token]}))
+        recorder.add("repr of a token", repr(token), f"{token!r}", repr({"token": [token]}))
         session = row.session()
         response = session.get(f"{provider.url}/data/api/leads")
         outcome = authorization.authorize(
-            REFRESH,
+            Secret(REFRESH),
             authorization.Visit(row.user, True, lambda: None, lambda: None),
         )
-        waiting = authorization.LinkWaiting(REFRESH, "acme")
-        verified = authorization._Verified(REFRESH, ACCESS, 0, "acme", None, conf)
-        link = pending_link.PendingLink(REFRESH, "acme", "/", "name")
-        watch.show(conf, client.get_client(), session, session.auth, response, response.request)
-        watch.show(outcome, authorization.SignedIn(row), waiting, verified, link)
-        watch.show(client.Fresh(ACCESS, 0.0), client.Reply(200, ACCESS.encode()))
-        watch.show(row, vars(row), pickle.dumps(row), list(LeadExecConnection.objects.all()))
-        watch.show(client.get_client().refresh(REFRESH, "app"), response.request.headers)
+        waiting = authorization.LinkWaiting(Secret(REFRESH), "acme")
+        verified = Verified(Secret(REFRESH), Secret(ACCESS), 0, "acme", None, conf)
+        link = pending_link.PendingLink(Secret(REFRESH), "acme", "/", "name")
+        recorder.show(conf, client.get_client(), session, session.auth, response, response.request)
+        recorder.show(outcome, authorization.SignedIn(row), waiting, verified, link)
+        recorder.show(replies.Fresh(Secret(ACCESS), 0.0), replies.Reply(200, ACCESS.encode()))
+        recorder.show(row, vars(row), pickle.dumps(row), list(LeadExecConnection.objects.all()))
+        recorder.show(client.get_client().refresh(REFRESH, "app"), response.request.headers)
         row.revoke()
-        watch.show(row, vars(row), *PendingRevocation.objects.all())
+        recorder.show(row, vars(row), *PendingRevocation.objects.all())
 
 
 def test_asyncio_in_debug_mode_shows_no_token(provider: Provider) -> None:

@@ -10,12 +10,13 @@ from pytest_django import Settings
 
 from ..factories import make_connection, make_user
 from ..provider import Provider
-from ..visiting import (
+from ..visitor import (
     CALLBACK,
     CONNECT,
     DISCONNECT,
     LOGIN,
     agree,
+    callback_body,
     post,
 )
 
@@ -122,7 +123,7 @@ class TestRedirects:
         for secure, redirect in ((True, None), (False, wanted)):
             response = client.post(
                 CALLBACK,
-                json.dumps({"refreshToken": "t", "gesture": True, "next": wanted}),
+                json.dumps(callback_body(client, next=wanted)),
                 content_type="application/json",
                 secure=secure,
             )
@@ -133,7 +134,7 @@ class TestRedirects:
     ) -> None:
         response = client.post(
             CALLBACK,
-            json.dumps({"refreshToken": "t", "gesture": True, "next": "http://evil.test/"}),
+            json.dumps(callback_body(client, next="http://evil.test/")),
             content_type="application/json",
             headers={"Host": "evil.test"},
         )

@@ -3,10 +3,11 @@
 import json
 import re
 import socket
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from asgiref.sync import async_to_sync
+from asgiref.sync import async_to_sync, sync_to_async
 from asgiref.testing import ApplicationCommunicator
 from django.conf import settings as django_settings
 from django.contrib.sessions.backends.db import SessionStore
@@ -15,11 +16,13 @@ from django.test import AsyncClient, Client
 from pytest_django import Settings
 from pytest_django.live_server_helper import LiveServer
 
-from django_leadexec.models import LeadExecConnection
+from django_leadexec.models import LeadExecConnection, PendingRevocation
+from django_leadexec.visitor_mark import mark_of
 
 from ..factories import make_user
+from ..processes import wait_until
 from ..provider import Provider, fresh
-from ..visiting import elsewhere
+from ..visitor import csrf_token, elsewhere
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -27,7 +30,14 @@ CALLBACK, CONFIRM, DISCONNECT = (
     f"/leadexec/{name}/" for name in ("callback", "confirm", "disconnect")
 )
 LOGIN = "django.contrib.auth.backends.ModelBackend"
-BODY = json.dumps({"refreshToken": "t", "gesture": True}).encode()
+
+
+def body_of(user: Any) -> bytes:
+    """What a page that was made for this user, or for a stranger, posts after a click."""
+    return json.dumps({"token": "t", "gesture": True, "visitor": mark_of(user)}).encode()
+
+
+BODY = body_of(None)
 
 
 def session_of(user: Any) -> str:
@@ -40,16 +50,17 @@ def session_of(user: Any) -> str:
 class Wsgi:
     """Django's own WSGI server on a real socket, and a visitor with session and CSRF token."""
 
-    def __init__(self, server: LiveServer, session: str) -> None:
+    def __init__(self, server: LiveServer, user: Any) -> None:
         self.address = (server.thread.host, server.thread.port)
-        self.cookies = f"{django_settings.SESSION_COOKIE_NAME}={session}"
+        self.cookies = f"{django_settings.SESSION_COOKIE_NAME}={session_of(user)}"
+        self.body = body_of(user)
         page = self.talk(b"GET /page/ HTTP/1.1\r\n", b"")
         cookie = re.search(rb"csrftoken=(\w+)", page)
         assert cookie
         self.token = cookie[1].decode()
         self.cookies += f"; csrftoken={self.token}"
 
-    def talk(self, first: bytes, body: bytes) -> bytes:
+    def talk(self, first: bytes, body: bytes, *, wait_for_end: bool = True) -> bytes:
         host, port = self.address
         head = f"Host: {host}:{port}\r\nCookie: {self.cookies}\r\nConnection: close\r\n\r\n"
         with socket.create_connection(self.address, timeout=10) as sock:
@@ -59,11 +70,13 @@ class Wsgi:
             try:
                 while part := sock.recv(65_536):
                     answer += part
+                    if not wait_for_end and answer.endswith(b"}"):
+                        break
             except ConnectionResetError:
                 pass  # the server did not read all that was sent
         return answer
 
-    def post(self, headers: bytes, body: bytes = BODY) -> tuple[int, dict[str, Any]]:
+    def post(self, headers: bytes, body: bytes) -> tuple[int, dict[str, Any]]:
         """The status and the JSON of the answer to a post with these headers."""
         first = b"POST %s HTTP/1.1\r\nContent-Type: application/json\r\nX-CSRFToken: %s\r\n%s"
         answer = self.talk(first % (CALLBACK.encode(), self.token.encode(), headers), body)
@@ -74,7 +87,7 @@ class Wsgi:
 @pytest.fixture
 def wsgi(live_server: LiveServer, settings: Settings, provider: Provider) -> Wsgi:
     settings.ALLOWED_HOSTS = ["*"]
-    return Wsgi(live_server, session_of(make_user()))
+    return Wsgi(live_server, make_user())
 
 
 def chunked(data: bytes) -> bytes:
@@ -83,7 +96,7 @@ def chunked(data: bytes) -> bytes:
 
 class TestWsgi:
     def test_a_body_of_its_length_is_read(self, wsgi: Wsgi) -> None:
-        status, answer = wsgi.post(b"Content-Length: %d\r\n" % len(BODY))
+        status, answer = wsgi.post(b"Content-Length: %d\r\n" % len(wsgi.body), wsgi.body)
         assert (status, answer["status"]) == (200, "connected")
 
     @pytest.mark.parametrize(
@@ -112,12 +125,12 @@ class TestWsgi:
         self, wsgi: Wsgi, provider: Provider
     ) -> None:
         smuggled = b"POST %s HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}" % DISCONNECT.encode()
-        status, answer = wsgi.post(b"Content-Length: %d\r\n" % len(BODY), BODY + smuggled)
+        status, answer = wsgi.post(b"Content-Length: %d\r\n" % len(wsgi.body), wsgi.body + smuggled)
         assert (status, answer["status"]) == (200, "connected")
         assert LeadExecConnection.objects.active().exists()
 
     def test_three_megabytes_are_too_much(self, wsgi: Wsgi, provider: Provider) -> None:
-        body = b'{"refreshToken": "' + b"x" * 3_000_000 + b'", "gesture": true}'
+        body = b'{"token": "' + b"x" * 3_000_000 + b'", "gesture": true}'
         try:
             status, answer = wsgi.post(b"Content-Length: %d\r\n" % len(body), body)
         except (ConnectionResetError, BrokenPipeError):
@@ -126,18 +139,46 @@ class TestWsgi:
             assert (status, answer["error"]["code"]) == (413, "too_large")
         assert not provider.calls
 
+    def test_who_disconnects_is_answered_while_the_provider_is_silent(
+        self, wsgi: Wsgi, provider: Provider
+    ) -> None:
+        wsgi.post(b"Content-Length: %d\r\n" % len(wsgi.body), wsgi.body)
+        provider.held.set()
+        first = b"POST %s HTTP/1.1\r\nContent-Type: application/json\r\nX-CSRFToken: %s\r\n"
+        head = first % (DISCONNECT.encode(), wsgi.token.encode()) + b"Content-Length: 2\r\n"
+        try:
+            assert b'"status": "disconnected"' in wsgi.talk(head, b"{}", wait_for_end=False)
+            wait_until(lambda: provider.calls["disconnectapplicationtoken"])
+            assert PendingRevocation.objects.count() == 1
+        finally:
+            provider.held.clear()
+        wait_until(lambda: not PendingRevocation.objects.exists())
+        assert provider.revoked == {"t"}
+
 
 class TestAsgi:
     @pytest.fixture
-    def cookies(self) -> dict[str, str]:
-        return {django_settings.SESSION_COOKIE_NAME: session_of(make_user())}
+    def user(self) -> Any:
+        return make_user()
+
+    @pytest.fixture
+    def cookies(self, user: Any) -> dict[str, str]:
+        return {django_settings.SESSION_COOKIE_NAME: session_of(user)}
 
     def post(
-        self, cookies: dict[str, str], *parts: bytes, cut_off: bool = False, **scope: Any
+        self,
+        cookies: dict[str, str],
+        *parts: bytes,
+        cut_off: bool = False,
+        see: Callable[[dict[str, Any]], Awaitable[None]] | None = None,
+        **scope: Any,
     ) -> tuple[int, dict[str, Any]] | None:
-        """The answer to a body that comes in parts, without a length; None if there is none."""
+        """The answer to a body that comes in parts, without a length; None if there is none.
+
+        ``see`` gets the answer while the server still works on the request.
+        """
         client = Client()
-        token = str(client.get("/page/").context["csrf_token"])
+        token = csrf_token(client)
         cookies = cookies | {"csrftoken": client.cookies["csrftoken"].value}
         pairs = "; ".join(f"{name}={value}" for name, value in cookies.items())
         headers = {
@@ -166,14 +207,19 @@ class TestAsgi:
                 return None
             await server.send_input({"type": "http.request", "body": b""})
             start = await server.receive_output(20)
-            body = (await server.receive_output(20))["body"]
+            answer = json.loads((await server.receive_output(20))["body"])
+            if see:
+                await see(answer)
             await server.wait(10)
-            return start["status"], json.loads(body)
+            return start["status"], answer
 
         return async_to_sync(talk)()
 
-    def test_a_body_in_parts_is_read(self, provider: Provider, cookies: dict[str, str]) -> None:
-        answer = self.post(cookies, BODY[:7], BODY[7:])
+    def test_a_body_in_parts_is_read(
+        self, provider: Provider, user: Any, cookies: dict[str, str]
+    ) -> None:
+        body = body_of(user)
+        answer = self.post(cookies, body[:7], body[7:])
         assert answer is not None
         assert (answer[0], answer[1]["status"]) == (200, "connected")
 
@@ -186,6 +232,21 @@ class TestAsgi:
         assert answer is not None
         assert (answer[0], answer[1]["error"]["code"]) == (413, "too_large")
         assert not provider.calls
+
+    def test_who_disconnects_is_answered_while_the_provider_is_silent(
+        self, provider: Provider, cookies: dict[str, str], user: Any
+    ) -> None:
+        self.post(cookies, body_of(user))
+        provider.held.set()
+
+        def see(answer: dict[str, Any]) -> None:
+            assert answer["status"] == "disconnected"
+            assert PendingRevocation.objects.count() == 1
+            provider.held.clear()
+
+        self.post(cookies, b"{}", path=DISCONNECT, see=sync_to_async(see))
+        assert not PendingRevocation.objects.exists()
+        assert provider.revoked == {"t"}
 
     def test_a_visitor_who_hangs_up_changes_nothing(
         self, provider: Provider, cookies: dict[str, str]
@@ -201,7 +262,7 @@ class TestAsgi:
         answers = [self.post({}, BODY, client=None) for _ in range(3)]
         assert [answer and answer[0] for answer in answers] == [200, 200, 429]
 
-    def test_the_views_work_from_link_to_disconnect(self, provider: Provider) -> None:
+    def test_the_views_work_from_callback_to_link(self, provider: Provider) -> None:
         user = make_user()
 
         async def visit() -> list[int]:
@@ -210,22 +271,22 @@ class TestAsgi:
             await client.aforce_login(user, backend=LOGIN)
             page = await client.get(CONFIRM)
             statuses.append(page.status_code)
-            fields = {"confirm": "yes", "link": page.context["link"]}
+            fields = {name: page.context[name] for name in ("link", "visitor")}
+            fields["confirm"] = "yes"
             statuses.append((await client.post(CONFIRM, fields)).status_code)
-            statuses.append((await client.post(DISCONNECT)).status_code)
             return statuses
 
-        assert async_to_sync(visit)() == [200, 200, 302, 302]
+        assert async_to_sync(visit)() == [200, 200, 302]
         assert provider.refreshes["t"] == 1
-        assert provider.revoked == {"t"}
-        assert not LeadExecConnection.objects.live().exists()
+        assert LeadExecConnection.objects.active().exists()
 
 
 def test_a_session_that_is_gone_by_the_time_of_the_answer_is_no_traceback(
     client: Client, provider: Provider
 ) -> None:
     # Somebody signs out in another tab while the callback is under way.
-    client.force_login(make_user(), backend=LOGIN)
+    user = make_user()
+    client.force_login(user, backend=LOGIN)
     key = client.session.session_key
 
     def ends(provider: Provider, token: str) -> bytes:
@@ -233,5 +294,5 @@ def test_a_session_that_is_gone_by_the_time_of_the_answer_is_no_traceback(
         return fresh(provider, token)
 
     provider.answers["t"] = ends
-    response = client.post(CALLBACK, BODY, content_type="application/json")
+    response = client.post(CALLBACK, body_of(user), content_type="application/json")
     assert response.status_code in (200, 400)

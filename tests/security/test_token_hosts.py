@@ -5,18 +5,22 @@ host is looked up and connected to.
 """
 
 import random
+import re
 import socket
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import requests
 from pytest_django import Settings
 
 from django_leadexec.exceptions import LeadExecError
+from django_leadexec.provider.transport import QuietAdapter
+from django_leadexec.secret import Secret
 from django_leadexec.session import LeadExecSession
 
 from ..provider import http
-from ..sockets import answering, serving
+from ..sockets import answering, apis_at, serving
 from ..test_session import Tokens
 
 OK = http({})
@@ -159,23 +163,178 @@ def test_no_url_makes_the_two_parsers_disagree(looked_up: list[tuple[str, int]])
     assert outcomes["refused"] > 20
 
 
+# An API below a path of a server that others share, as the sandbox is.
+
+TOP = "/tenants/ours/data"
+INSIDE = [
+    "",
+    "/",
+    "/v1/leads/query/5",
+    "/v1/leads?next=/../../other",
+    "/v1/leads#/../../other",
+    "/v1/other/../leads",
+    "/v1//leads",
+    "/v1/./leads/.",
+    "/v1/..leads/...",
+    "/v1/a%2fb",
+    "/v1/100%25",
+    "/v1/caf%C3%A9",
+]
+OUTSIDE = [
+    # Beside it, or a prefix of it.
+    *("/", "/tenants/ours", "/tenants/ours/database", "/tenants/ours/data.json", "/other"),
+    *("/Tenants/ours/data/v1", "/tenants/ours/DATA/v1", "/x/tenants/ours/data/v1"),
+    *("//tenants/ours/data/v1", "/tenants//ours/data/v1", "//evil.test/tenants/ours/data"),
+    *("/tenants%2fours/data/v1", "/tenants%5cours/data/v1", "/tenants\\ours/data/v1"),
+    # Out of it again, or with dots that only some servers see.
+    *(f"{TOP}/..", f"{TOP}/../other", f"{TOP}/v1/../../other", f"{TOP}/./../other"),
+    *(f"{TOP}/%2e%2e/other", f"{TOP}/.%2e/other", f"{TOP}/%2E./other", f"{TOP}/v1/%2e%2e/x"),
+    *(f"{TOP}/%252e%252e/other", f"{TOP}/%25252e%25252e/other", f"{TOP}/%25%32%65%25%32%65/x"),
+    *(f"{TOP}/%{'25' * 30}2e%2e/other", f"{TOP}/..%2fother", f"{TOP}/%2e%2e%2fother"),
+    *(f"{TOP}%2f..%2fother", f"{TOP}/..%5cother", f"{TOP}/..\\other", f"{TOP}\\..\\other"),
+    *(f"{TOP}/..%252fother", f"{TOP}/..%255cother", f"{TOP}/v1%5c..%5c..%5cother"),
+    *(f"{TOP}/..;/other", f"{TOP}/..;a=b/other", f"{TOP}/%2e%2e;/other", f"{TOP}/..%3b/other"),
+    *(f"{TOP}/..%00/other", f"{TOP}/..%09/other", f"{TOP}/%20../other", f"{TOP}/..%3f/other"),
+    *(f"{TOP}/..%23/other", f"{TOP}/%c0%ae%c0%ae/other", f"{TOP}/v1/a%2fb/%2e%2e/%2e%2e/x"),
+    *(f"{TOP}/a%2fb/..%2f..", f"{TOP}/a%5cb/..%2f..%2fother"),
+]
+
+# Servers that take two slashes for one go further up. requests resolves these to what lies inside.
+AMBIGUOUS = [f"{TOP}//../other", f"{TOP}//..//../other", f"{TOP}/a//../../other"]
+
+
+@pytest.fixture
+def shared(settings: Settings) -> Any:
+    """A server of which only a folder is the API."""
+    with serving(answering(OK)) as server:
+        settings.DEBUG = True
+        settings.LEADEXEC = settings.LEADEXEC | {
+            "ACCOUNT_API_URL": f"{server.url}/tenants/ours/account/",
+            "DATA_API_URL": f"{server.url}{TOP}",
+        }
+        yield server
+
+
+@pytest.mark.parametrize("rest", INSIDE)
+def test_below_the_path_of_an_api_the_token_is_sent(rest: str, shared: Any) -> None:
+    with LeadExecSession(lambda refused: Secret("access")) as session:
+        assert session.get(f"{shared.url}{TOP}{rest}").ok
+        assert session.get(f"{session.account_api}{rest}").ok
+    assert [request.headers["authorization"] for request in shared.requests] == [
+        "Bearer access"
+    ] * 2
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
+def test_beside_the_path_of_an_api_no_token_is_sent(path: str, shared: Any) -> None:
+    tokens = Tokens("access")
+    with LeadExecSession(tokens) as session, pytest.raises(LeadExecError, match="DATA_API_URL"):
+        session.get(shared.url + path)
+    assert tokens.refused == []
+    assert shared.accepted == 0
+
+
+@pytest.mark.parametrize("path", [*OUTSIDE, *AMBIGUOUS, f"{TOP}/v1/../leads"])
+def test_a_path_that_requests_has_not_resolved_may_not_lead_up(path: str, shared: Any) -> None:
+    with LeadExecSession(lambda refused: Secret("access")) as session:
+        signed = session.prepare_request(requests.Request("GET", session.data_api))
+        signed.url = shared.url + path
+        with pytest.raises(LeadExecError, match="DATA_API_URL"):
+            session.send(signed)
+    assert shared.accepted == 0
+
+
+@pytest.mark.parametrize("path", AMBIGUOUS)
+def test_dots_are_resolved_before_the_server_sees_them(path: str, shared: Any) -> None:
+    with LeadExecSession(lambda refused: Secret("access")) as session:
+        assert session.get(shared.url + path).ok
+    [request] = shared.requests
+    assert request.target.startswith(f"{TOP}/")
+    assert ".." not in request.target
+
+
+def readings(path: str) -> set[str]:
+    """What servers may take a path for: decoded or not, with or without backslashes."""
+    found = {path}
+    while True:
+        more = {unquote(reading) for reading in found}
+        more |= {reading.replace("%2e", ".").replace("%2E", ".") for reading in found}
+        more |= {reading.replace("\\", "/") for reading in found}
+        more |= {re.sub(r"[;\x00][^/]*", "", reading) for reading in found}
+        if more <= found:
+            return found
+        found |= more
+
+
+def resolve(path: str, *, merge_slashes: bool) -> str:
+    kept: list[str] = []
+    for segment in path.split("/")[1:]:
+        if segment == "..":
+            kept[-1:] = []
+        elif segment != "." and not (merge_slashes and segment == ""):
+            kept.append(segment)
+    return "/" + "/".join(kept)
+
+
+def test_no_path_leads_out_of_an_api_in_any_reading(settings: Settings) -> None:
+    pick = random.Random(11)
+    pieces = [
+        *("/", "/", "/", "//", ".", "..", "..", "%2e", "%2E", "%2e%2e", "%252e", "%25", "2e", "2f"),
+        *("%2f", "%5c", "\\", ";", ";a", "%00", "%3b", "a", "v1", "tenants", "ours", "data"),
+    ]
+    settings.LEADEXEC = settings.LEADEXEC | {
+        "ACCOUNT_API_URL": "https://api.test/tenants/ours/account",
+        "DATA_API_URL": f"https://api.test{TOP}",
+    }
+    outcomes = {"sent": 0, "refused": 0}
+    sent: list[str] = []
+
+    def answer(adapter: object, request: requests.PreparedRequest, **options: Any) -> Any:
+        sent.append(request.path_url)
+        raise requests.ConnectionError
+
+    with (
+        LeadExecSession(lambda refused: Secret("access")) as session,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(QuietAdapter, "send", answer)
+        for _ in range(3_000):
+            path = f"{TOP}/" + "".join(pick.choices(pieces, k=pick.randint(1, 7)))
+            try:
+                session.get(f"https://api.test{path}")
+            except requests.ConnectionError:
+                outcomes["sent"] += 1
+            except LeadExecError:
+                outcomes["refused"] += 1
+    for target in sent:
+        for reading in readings(target):
+            for merge_slashes in (False, True):
+                resolved = resolve(reading, merge_slashes=merge_slashes)
+                assert f"{resolved}/".startswith(f"{TOP}/"), f"{target!r} may be {resolved!r}"
+    assert outcomes["sent"] > 200
+    assert outcomes["refused"] > 200
+
+
 def test_a_request_that_is_changed_after_it_was_signed_goes_nowhere(
     settings: Settings,
 ) -> None:
     # A page's "next" link from the API's own answer, say, put into the request at hand.
     with serving(answering(OK)) as api, serving(answering(OK)) as evil:
         settings.DEBUG = True
-        settings.LEADEXEC = settings.LEADEXEC | {"API_URLS": [api.url]}
-        with LeadExecSession(lambda refused: "access") as session:
+        settings.LEADEXEC = settings.LEADEXEC | apis_at(api.url)
+        with LeadExecSession(lambda refused: Secret("access")) as session:
             signed = session.prepare_request(requests.Request("GET", api.url))
             signed.prepare_url(f"{evil.url}/next", None)
-            with pytest.raises(LeadExecError, match="API_URLS"):
+            with pytest.raises(LeadExecError, match="DATA_API_URL"):
                 session.send(signed)
         assert (api.accepted, evil.accepted) == (0, 0)
 
 
 def test_a_request_of_the_sites_own_credentials_may_go_anywhere(settings: Settings) -> None:
-    with serving(answering(OK)) as elsewhere, LeadExecSession(lambda refused: "access") as session:
+    with (
+        serving(answering(OK)) as elsewhere,
+        LeadExecSession(lambda refused: Secret("access")) as session,
+    ):
         assert session.get(elsewhere.url, auth=("someone", "secret")).ok
         assert "access" not in repr(elsewhere.requests)
 
@@ -195,8 +354,8 @@ def test_no_redirect_takes_the_token_along(settings: Settings, status: int, targ
         )
         with serving(answering(moved)) as api:
             settings.DEBUG = True
-            settings.LEADEXEC = settings.LEADEXEC | {"API_URLS": [api.url]}
-            with LeadExecSession(lambda refused: "access") as session:
+            settings.LEADEXEC = settings.LEADEXEC | apis_at(api.url)
+            with LeadExecSession(lambda refused: Secret("access")) as session:
                 for method in ("GET", "POST", "HEAD"):
                     response = session.request(method, api.url, allow_redirects=True)
                     assert response.status_code == status
@@ -209,8 +368,10 @@ def test_a_401_that_names_another_host_is_tried_again_at_the_same(settings: Sett
         no = http({}, 401, f"Location: {evil.url}\r\nContent-Location: {evil.url}\r\n")
         with serving(answering(no)) as api:
             settings.DEBUG = True
-            settings.LEADEXEC = settings.LEADEXEC | {"API_URLS": [api.url]}
-            with LeadExecSession(lambda refused: "access") as session:
+            settings.LEADEXEC = settings.LEADEXEC | apis_at(api.url)
+            with LeadExecSession(
+                lambda refused: Secret("next" if refused else "access")
+            ) as session:
                 assert session.get(api.url).status_code == 401
             assert len(api.requests) == 2
         assert evil.accepted == 0

@@ -23,10 +23,13 @@ def test_the_tag_renders_the_button():
 
 def test_options_may_be_variables_and_are_escaped():
     context = RequestContext(make_request(), {"name": "<Log in>"})
-    html = render('{% leadexec_button label=name next="/a/" css_class="wide" %}', context)
+    html = render(
+        '{% leadexec_button label=name next="/a/" css_class="wide" load="click" %}', context
+    )
     assert "&lt;Log in&gt;</button>" in html
     assert 'data-next="/a/"' in html
     assert "leadexec wide" in html
+    assert 'data-load="click"' in html
 
 
 def test_the_markup_survives_being_kept_in_a_variable():

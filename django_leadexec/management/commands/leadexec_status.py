@@ -7,16 +7,18 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from ...connections import database_of
+from ...refresh import UNREADABLE
+from ...routing import database_of
 from ...status import read_status
-from .. import trouble
+from ..exit_codes import exit_2_on_failure
 
 
 class Command(BaseCommand):
     help = (
-        "Tells how the LeadExec connections are: how many there are in each state, how far "
-        "refreshes and revocations are behind. For monitors: exits with 1 past --max-overdue, "
-        "with 2 when it can't tell."
+        "Counts the LeadExec connections in each state, and shows how late refreshes and "
+        "revocations are. For monitors: exits with 1 if a refresh is later than --max-overdue "
+        "allows, with 2 when it can't find out, or when stored tokens can be decrypted with none "
+        "of LEADEXEC['ENCRYPTION_KEYS']."
     )
     requires_system_checks: list[str] = []
 
@@ -26,19 +28,24 @@ class Command(BaseCommand):
             "--max-overdue",
             type=_seconds,
             metavar="S",
-            help="exit with 1 if a refresh is overdue by more than S seconds",
+            help="exit with 1 if a refresh is overdue by more than S seconds, with 2 if some "
+            "tokens can be decrypted with no key",
         )
-        parser.add_argument("--database", metavar="ALIAS", help="the database to look at")
+        parser.add_argument("--database", metavar="ALIAS", help="the database to read")
 
     def handle(self, *args: Any, **flags: Any) -> None:
-        with trouble.told():
+        with exit_2_on_failure():
             status = read_status(flags["database"] or database_of())
         if flags["json"]:
             self.stdout.write(json.dumps(asdict(status)))
         else:
             for name, value in asdict(status).items():
                 self.stdout.write(f"{name.replace('_', ' '):<28}{'-' if value is None else value}")
-        limit = flags["max_overdue"]
+        limit, unreadable = flags["max_overdue"], status.unreadable + status.revocations_unreadable
+        if unreadable and limit is None:
+            self.stderr.write(UNREADABLE.format(count=unreadable))
+        elif unreadable:
+            raise CommandError(UNREADABLE.format(count=unreadable), returncode=2)
         if limit is not None and status.overdue_seconds > limit:
             raise CommandError(
                 f"A refresh is overdue by {status.overdue_seconds:.0f} s, more than {limit:g} s.",

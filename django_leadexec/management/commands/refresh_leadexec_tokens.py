@@ -1,11 +1,9 @@
-import _thread
 import json
-import signal
 import threading
 import time
 from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -14,30 +12,25 @@ from django.db import connections
 from tqdm import tqdm
 
 from ...conf import get_settings
-from ...connections import database_of
 from ...models import PendingRevocation
-from ...refresh import (
-    EVERYBODY_REFUSED,
-    NUMBERS,
-    Options,
-    Refresher,
-    Report,
-    check_number,
-    due_connections,
-    due_revocations,
-)
-from .. import trouble
+from ...refresh import EVERYBODY_REFUSED, UNREADABLE, Options, Refresher, Report, check_number
+from ...refresh.due import count_due
+from ...refresh.options import NUMBERS
+from ...routing import database_of
+from ..exit_codes import exit_2_on_failure
+from ..stopping import Stop, stop_on_signals
 
-# Seconds. With more, --watch would ask again about what it has just refreshed, without end.
+# Seconds. With more, --watch would refresh the same tokens again and again.
 MAX_WITHIN_OF_WATCH = 1_800
+# Seconds between two lines of counts that --watch prints.
 HEARTBEAT = 60.0
 
 
 class Command(BaseCommand):
     help = (
-        "Refreshes LeadExec access tokens that are about to expire, and tells LeadExec of "
-        "revocations it has not confirmed yet. Exits with 0 when all is done, 1 when some are "
-        "left to retry, 2 when it could not run."
+        "Refreshes LeadExec access tokens that are about to expire, and sends LeadExec the "
+        "revocations that it has not confirmed yet. Exits with 0 when all is done, 1 when some are "
+        "left to retry, 2 when it could not run or no retry can help."
     )
     # A faulty configuration exits with 2; Django's checks would exit with 1.
     requires_system_checks: list[str] = []
@@ -45,7 +38,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
             "--within",
-            type=_number("within"),
+            type=number("within"),
             metavar="S",
             help="refresh what expires within S seconds (default: REFRESH_MARGIN)",
         )
@@ -56,32 +49,32 @@ class Command(BaseCommand):
         )
         parser.add_argument(
             "--workers",
-            type=_number("workers"),
-            default=16,
+            type=number("workers"),
+            default=Options.workers,
             metavar="N",
-            help="calls under way at once (default: 16)",
+            help="calls under way at once (default: %(default)s)",
         )
         parser.add_argument(
             "--batch-size",
-            type=_number("batch_size"),
-            default=200,
+            type=number("batch_size"),
+            default=Options.batch_size,
             metavar="N",
-            help="rows claimed and written at a time (default: 200)",
+            help="rows claimed and written at a time (default: %(default)s)",
         )
         parser.add_argument(
             "--limit",
-            type=_number("limit"),
+            type=number("limit"),
             metavar="N",
-            help="deal with N rows of each kind at most",
+            help="process N rows of each kind at most",
         )
         parser.add_argument(
-            "--rate", type=_number("rate"), metavar="N", help="make N calls a second at most"
+            "--rate", type=number("rate"), metavar="N", help="make N calls a second at most"
         )
-        parser.add_argument("--dry-run", action="store_true", help="only tell what is due")
+        parser.add_argument("--dry-run", action="store_true", help="only count what is due")
         parser.add_argument(
             "--watch",
             action="store_true",
-            help="go on until stopped, refreshing what falls due; tells the counts every minute",
+            help="go on until stopped, refreshing what falls due; print the counts every minute",
         )
         parser.add_argument(
             "--json", action="store_true", help="print the counts as one JSON object, last"
@@ -89,60 +82,35 @@ class Command(BaseCommand):
         parser.add_argument("--database", metavar="ALIAS", help="the database to work on")
 
     def handle(self, *args: Any, **flags: Any) -> None:
-        if flags["watch"] and (flags["dry_run"] or flags["all"] or flags["limit"]):
-            raise CommandError(
-                "--watch goes on for ever: it can't be combined with --dry-run, --all or --limit.",
-                returncode=2,
-            )
-        if flags["watch"] and (flags["within"] or 0) > MAX_WITHIN_OF_WATCH:
-            raise CommandError(
-                "--watch would refresh the same tokens again and again with a --within of more "
-                f"than {MAX_WITHIN_OF_WATCH} seconds, half of a token's life.",
-                returncode=2,
-            )
-        if flags["all"] and flags["within"] is not None:
-            raise CommandError("--all leaves no room for --within: use one.", returncode=2)
-        with trouble.told():
+        _refuse_contradictions(flags)
+        with exit_2_on_failure():
             self._run(flags)
 
     def _run(self, flags: dict[str, Any]) -> None:
         options = Options.for_all(
             flags["database"] or database_of(),
-            within=flags["within"],
             everything=flags["all"],
-            workers=flags["workers"],
-            batch_size=flags["batch_size"],
-            limit=flags["limit"],
-            rate=flags["rate"],
-            patient=flags["watch"],
+            watching=flags["watch"],
+            **{name: flags[name] for name in ("within", "workers", "batch_size", "limit", "rate")},
         )
         connections[options.using].ensure_connection()
         if flags["dry_run"]:
-            self._tell_due(options, flags["json"])
+            self._print_due(options, flags["json"])
             return
-        stop = threading.Event()
-        with _stopping(stop):
-            if flags["watch"]:
-                total = self._watch(options, stop, flags)
-            else:
-                total = self._once(options, stop, flags)
-        self._tell(total, flags)
-        if flags["watch"]:
-            return
-        if total.everybody_refused:
-            raise CommandError(EVERYBODY_REFUSED, returncode=2)
-        if total.failed or total.left:
-            raise CommandError(
-                f"{total.failed} failed and {total.left} were left; they are tried again.",
-                returncode=1,
-            )
+        stop = Stop()
+        with stop_on_signals(stop, patience=get_settings().timeout):
+            run = self._watch if flags["watch"] else self._once
+            total = run(options, stop, flags)
+        self._print(total, flags)
+        if not flags["watch"]:
+            _exit_unless_done(total)
 
     def _once(self, options: Options, stop: threading.Event, flags: dict[str, Any]) -> Report:
-        terminal = self.stderr.isatty() and flags["verbosity"] > 0
-        due = _count_due(options) if terminal else None
+        is_terminal = self.stderr.isatty() and flags["verbosity"] > 0
+        due = sum(_count_due(options)) if is_terminal else None
         # Not through Django's wrapper, which ends each of the bar's updates with a new line.
         stderr: Any = self.stderr._out
-        with tqdm(total=due, unit="row", disable=not terminal, file=stderr) as bar:
+        with tqdm(total=due, unit="row", disable=not is_terminal, file=stderr) as bar:
             return Refresher(options, stop=stop, progress=bar.update).run()
 
     def _watch(self, options: Options, stop: threading.Event, flags: dict[str, Any]) -> Report:
@@ -151,23 +119,21 @@ class Command(BaseCommand):
         def beat(report: Report) -> None:
             total.add(report)
             if not stop.is_set():
-                self._tell(report, flags)
+                self._print(report, flags)
 
         Refresher(options, stop=stop).watch(beat, every=HEARTBEAT)
         return total
 
-    def _tell(self, report: Report, flags: dict[str, Any]) -> None:
+    def _print(self, report: Report, flags: dict[str, Any]) -> None:
         if flags["json"]:
             self.stdout.write(json.dumps(asdict(report)))
         elif flags["verbosity"] > 0:
             self.stdout.write(_describe(report))
-        # Else a pipe would hold back an hour of heartbeats.
+        # Without this, a pipe would hold back the lines of an hour.
         self.stdout.flush()
 
-    def _tell_due(self, options: Options, as_json: bool) -> None:
-        conf, at = get_settings(), time.time()
-        refreshes = due_connections(options, conf, at).free().count()
-        revocations = due_revocations(options, at).free().count()
+    def _print_due(self, options: Options, as_json: bool) -> None:
+        refreshes, revocations = _count_due(options)
         if as_json:
             pending = PendingRevocation.objects.using(options.using).count()
             counts = {**asdict(Report(pending=pending)), "due": refreshes}
@@ -176,12 +142,37 @@ class Command(BaseCommand):
             self.stdout.write(f"Due: {refreshes} to refresh, {revocations} to revoke.")
 
 
-def _count_due(options: Options) -> int:
-    conf, at = get_settings(), time.time()
-    return (
-        due_connections(options, conf, at).free().count()
-        + due_revocations(options, at).free().count()
-    )
+def _refuse_contradictions(flags: dict[str, Any]) -> None:
+    problem = ""
+    if flags["watch"] and (flags["dry_run"] or flags["all"] or flags["limit"]):
+        problem = (
+            "--watch goes on for ever, so it can't be combined with --dry-run, --all or --limit."
+        )
+    elif flags["watch"] and (flags["within"] or 0) > MAX_WITHIN_OF_WATCH:
+        problem = (
+            "--watch would refresh the same tokens again and again with a --within of more than "
+            f"{MAX_WITHIN_OF_WATCH} seconds, half of a token's life."
+        )
+    elif flags["all"] and flags["within"] is not None:
+        problem = "--all and --within exclude each other: use one of them."
+    if problem:
+        raise CommandError(problem, returncode=2)
+
+
+def _exit_unless_done(report: Report) -> None:
+    if report.everybody_refused:
+        raise CommandError(EVERYBODY_REFUSED, returncode=2)
+    if report.unreadable:
+        raise CommandError(UNREADABLE.format(count=report.unreadable), returncode=2)
+    if report.failed or report.left:
+        raise CommandError(
+            f"{report.failed} failed and {report.left} were left; they are tried again.",
+            returncode=1,
+        )
+
+
+def _count_due(options: Options) -> tuple[int, int]:
+    return count_due(options, get_settings(), time.time())
 
 
 def _describe(report: Report) -> str:
@@ -192,6 +183,8 @@ def _describe(report: Report) -> str:
     )
     notes = {
         f"{report.left} left for the next run.": report.left,
+        f"{report.held} held by others.": report.held,
+        f"{report.unreadable} can be decrypted with no key.": report.unreadable,
         "LeadExec is out of reach.": report.outage,
         "LeadExec refuses everybody.": report.everybody_refused,
         "The database is out of reach.": report.database_failed,
@@ -199,34 +192,8 @@ def _describe(report: Report) -> str:
     return " ".join([text, *(note for note, holds in notes.items() if holds)])
 
 
-@contextmanager
-def _stopping(stop: threading.Event) -> Iterator[None]:
-    """Let SIGINT and SIGTERM set ``stop``; a second one ends the process as it always did."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def ask_to_stop(number: int, frame: object) -> None:
-        # Not in this thread, which may hold the event's lock at this very moment, nor by
-        # threading.Thread, whose own lock it may hold while it starts a worker.
-        _thread.start_new_thread(stop.set, ())
-        restore()
-
-    for number in before:
-        signal.signal(number, ask_to_stop)
-    try:
-        yield
-    finally:
-        restore()
-
-
-def _number(name: str) -> Callable[[str], float]:
-    """What reads the flag of an option that is a number."""
+def number(name: str) -> Callable[[str], float]:
+    """A type for argparse: reads the number of one option, and checks its range."""
 
     def read(text: str) -> float:
         value: object = text

@@ -6,17 +6,17 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from ...conf import get_settings
-from ...connections import database_of
 from ...rotation import Tally, rotate_keys
-from .. import trouble
+from ...routing import database_of
+from ..exit_codes import exit_2_on_failure
 
 
 class Command(BaseCommand):
     help = (
-        "Brings all stored tokens under the first of LEADEXEC['ENCRYPTION_KEYS']. Put the new key "
-        "last and deploy, put it first and deploy, run this, then drop the old key. It can be "
-        "stopped and run again at any time. Exits with 1 if some rows open with no key or are in "
-        "use, and so were left as they are, with 2 when it could not run."
+        "Encrypts all stored tokens with the first of LEADEXEC['ENCRYPTION_KEYS']. Put the new key "
+        "last and deploy, put it first and deploy, run this, then remove the old key. It can be "
+        "stopped and run again at any time. Exits with 1 if some rows were left as they are, "
+        "because no key opens them or they were in use, with 2 when it could not run."
     )
     requires_system_checks: list[str] = []
 
@@ -28,7 +28,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **flags: Any) -> None:
         tally = Tally()
-        with trouble.told():
+        with exit_2_on_failure():
             get_settings()
             for tally in rotate_keys(flags["database"] or database_of()):
                 if flags["verbosity"] > 1:

@@ -12,11 +12,23 @@ from django.db import DEFAULT_DB_ALIAS, OperationalError
 from django.utils import timezone
 
 from django_leadexec.conf import get_settings
-from django_leadexec.models import LeadExecConnection, link, writing
+from django_leadexec.leases import writing
+from django_leadexec.linking import link
+from django_leadexec.models import LeadExecConnection
 
 HOST = "127.0.0.1"
 LAST_PORT = 65535
 PASSWORD = "demo"  # noqa: S105 - for a demo on one's own machine, and printed
+NOT_WATCHED = """
+Some connections need manage.py refresh_leadexec_tokens. In another terminal:
+  make demo-refresh PORT={port}  runs it once, and shows what it did
+  make demo-refresh PORT={port} ARGS=--all  the same, with those that are not due
+Or stop this, and see it go on and on with make demo-watch PORT={port}.
+"""
+WATCHED = """
+Beside it runs manage.py refresh_leadexec_tokens --watch. Access tokens live for three minutes here,
+and each is refreshed after half of them. The command tells its counts every minute.
+"""
 
 
 class Command(BaseCommand):
@@ -28,8 +40,13 @@ class Command(BaseCommand):
             action="store_true",
             help="stop if the port that the demo will be served on is taken",
         )
+        parser.add_argument(
+            "--watched",
+            action="store_true",
+            help="tell that refresh_leadexec_tokens --watch runs beside the demo",
+        )
 
-    def handle(self, *, check_port: bool, **options: Any) -> None:
+    def handle(self, *, check_port: bool, watched: bool, **options: Any) -> None:
         if not settings.DEBUG:
             raise CommandError("The demo's passwords are public: it needs DEBUG=on.")
         if check_port:
@@ -46,7 +63,7 @@ class Command(BaseCommand):
         if settings.SANDBOX:
             for account, change in STATES.items():
                 self.connect(account, change)
-        self.tell()
+        self.tell(watched)
 
     def check_port(self) -> None:
         port = settings.DEMO_PORT
@@ -65,10 +82,11 @@ class Command(BaseCommand):
     def connect(self, account: str, change: Callable[[LeadExecConnection], None]) -> None:
         """Make a user whose connection is in one of the states that can be met."""
         from django_leadexec.sandbox import provider
+        from django_leadexec.sandbox.conf import get_options
 
         conf = get_settings()
         users = get_user_model().objects
-        with writing(DEFAULT_DB_ALIAS):
+        with writing(LeadExecConnection, DEFAULT_DB_ALIAS):
             if users.filter(username=account).exists():
                 return
             (token,) = provider.create_grants(
@@ -79,13 +97,13 @@ class Command(BaseCommand):
                 conf.app_id,
                 token,
                 provider.refresh(token, conf.app_id)["authToken"],
-                time.time() + 3600,
+                time.time() + get_options().access_token_lifetime,
                 account_id=account,
                 using=DEFAULT_DB_ALIAS,
             )
             change(connection)
 
-    def tell(self) -> None:
+    def tell(self, watched: bool) -> None:
         site = f"http://{HOST}:{settings.DEMO_PORT}"
         rows = [
             (f"{site}/", "the site: log in as demo, password demo"),
@@ -96,7 +114,9 @@ class Command(BaseCommand):
             rows.append((f"{site}/sandbox/", "the sandbox that plays LeadExec"))
         width = max(len(address) for address, _ in rows)
         lines = [f"  {address:{width}}  {text}" for address, text in rows]
-        self.stdout.write("\n".join(["", "The demo, until Ctrl-C:", *lines, ""]))
+        self.stdout.write("\n".join(["", "The demo, until Ctrl-C:", *lines]))
+        if settings.SANDBOX:
+            self.stdout.write(WATCHED if watched else NOT_WATCHED.format(port=settings.DEMO_PORT))
 
 
 def leave(connection: LeadExecConnection) -> None:
@@ -114,13 +134,13 @@ def reject(connection: LeadExecConnection) -> None:
     """Refused by LeadExec, as its user has revoked it there."""
     from django_leadexec.sandbox import provider
 
-    provider.disconnect(connection.refresh_token)
+    provider.disconnect(connection.refresh_token.decrypt().reveal())
     record(connection, lambda row: row.record_refusal("the refresh token was revoked"))
 
 
 def fail(connection: LeadExecConnection) -> None:
     """Active, but LeadExec did not answer the last time."""
-    record(connection, lambda row: row.record_trouble("no answer within 10 s"))
+    record(connection, lambda row: row.record_failure("no answer within 10 s"))
 
 
 def revoke(connection: LeadExecConnection) -> None:
@@ -128,11 +148,11 @@ def revoke(connection: LeadExecConnection) -> None:
     LeadExecConnection.objects.filter(pk=connection.pk).move_to_outbox()
 
 
-def record(connection: LeadExecConnection, outcome: Callable[[LeadExecConnection], None]) -> None:
-    rows = LeadExecConnection.objects.filter(pk=connection.pk).claim(1, 60)
-    for row in rows:
-        outcome(row)
-    LeadExecConnection.objects.write_claimed(rows)
+def record(connection: LeadExecConnection, outcome: Callable[[LeadExecConnection], object]) -> None:
+    claims = LeadExecConnection.objects.filter(pk=connection.pk).claim(1, 60)
+    for claim in claims:
+        outcome(claim.row)
+    LeadExecConnection.objects.write_claimed(claims)
 
 
 STATES = {

@@ -2,31 +2,32 @@
 
 import io
 import json
-import re
 import signal
-import subprocess
 import threading
 import time
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
 from django_leadexec import refresh
-from django_leadexec.management.commands import refresh_leadexec_tokens
-from django_leadexec.models import LeadExecConnection
+from django_leadexec.management import stopping
+from django_leadexec.models import LeadExecConnection, PendingRevocation
+from django_leadexec.refresh import refresher as refresher_module
 
 from ... import processes
 from ... import provider as stand_in
+from ...bounded_watch import stopping_in_time
 from ...factories import make_connection, make_due_connections
 from ...provider import Provider
-from ...watching import stopping_in_time
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 KEYS = {"refreshed", "rejected", "failed", "skipped", "revoked", "pending", "seconds"}
+KEYS |= {"unreadable", "left", "held"}
 
 
 def run(*flags: str) -> str:
@@ -89,6 +90,61 @@ def test_it_exits_with_2_and_names_the_app_id_when_everybody_is_refused(
     assert error.returncode == 2
     assert "APP_ID" in str(error)
     assert LeadExecConnection.objects.active().count() == 60
+
+
+class TestTokensThatNoKeyOpens:
+    @pytest.fixture
+    def lose_keys(self, configure: Callable[..., None]) -> Callable[[], None]:
+        return lambda: configure(ENCRYPTION_KEYS=[Fernet.generate_key().decode()])
+
+    def test_it_exits_with_2_and_names_the_keys(
+        self, provider: Provider, lose_keys: Callable[[], None], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        make_due_connections(25)
+        lose_keys()
+        with pytest.raises(CommandError, match=r"ENCRYPTION_KEYS'\]: 25\.") as caught:
+            call_command("refresh_leadexec_tokens", "--json")
+        assert caught.value.returncode == 2
+        counts = json.loads(capsys.readouterr().out)
+        assert (counts["failed"], counts["unreadable"], counts["outage"]) == (25, 25, False)
+        assert not provider.calls
+
+    def test_so_it_does_if_only_some_do_not_open(
+        self, provider: Provider, lose_keys: Callable[[], None]
+    ) -> None:
+        make_due_connections(3)
+        lose_keys()
+        make_connection("new", expires_in=-1)
+        make_connection("down", expires_in=-1)
+        provider.answers["down"] = stand_in.unavailable
+        error = fail()
+        assert (error.returncode, "KEYS']: 3." in str(error)) == (2, True)
+        assert provider.refreshes == {"new": 1, "down": 1}
+
+    def test_revocations_are_no_outage_of_the_provider(
+        self, provider: Provider, lose_keys: Callable[[], None]
+    ) -> None:
+        make_due_connections(25)
+        LeadExecConnection.objects.move_to_outbox()
+        lose_keys()
+        make_connection("new")
+        LeadExecConnection.objects.move_to_outbox()
+        error = fail()
+        assert (error.returncode, "KEYS']: 25." in str(error)) == (2, True)
+        assert provider.revoked == {"new"}
+
+
+@pytest.mark.parametrize("flags", [(), ("--within", "900"), ("--all",)])
+def test_it_says_that_others_hold_what_is_due(provider: Provider, flags: tuple[str, ...]) -> None:
+    make_due_connections(3)
+    LeadExecConnection.objects.order_by("pk").claim(2, 60)
+    make_connection("ended")
+    ended = LeadExecConnection.objects.filter(app_id="test-app").latest("pk")
+    LeadExecConnection.objects.filter(pk=ended.pk).move_to_outbox()
+    PendingRevocation.objects.order_by("pk").claim(1, 60)
+    counts = run_json(*flags)
+    assert (counts["refreshed"], counts["held"], counts["left"]) == (1, 3, 0)
+    assert run(*flags).endswith("3 held by others.\n")
 
 
 @pytest.mark.parametrize(
@@ -156,21 +212,8 @@ def test_flags_reach_the_run(provider: Provider, monkeypatch: pytest.MonkeyPatch
     assert seen[1].everything
 
 
-def wait_until_handled(process: "subprocess.Popen[str]") -> None:
-    """Wait until the command has taken its first signal: from then on, a SIGTERM would end it."""
-    status = Path(f"/proc/{process.pid}/status")
-
-    def catches_sigterm() -> int:
-        caught = re.search(r"SigCgt:\s*(\w+)", status.read_text())
-        assert caught
-        return int(caught[1], 16) >> (signal.SIGTERM - 1) & 1
-
-    if status.exists():  # on Linux
-        processes.wait_until(lambda: not catches_sigterm())
-    time.sleep(0.2)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.slow
 def test_a_signal_lets_it_finish_what_is_in_flight(
     provider: Provider, number: signal.Signals
 ) -> None:
@@ -179,7 +222,7 @@ def test_a_signal_lets_it_finish_what_is_in_flight(
     process = processes.start(provider, "refresh_leadexec_tokens", "--workers=4", "--json")
     wait_for_calls(provider, 4)
     process.send_signal(number)
-    wait_until_handled(process)
+    processes.wait_until_handled(process)
     provider.held.clear()
     out, err = process.communicate(timeout=120)
     counts = json.loads(out)
@@ -191,12 +234,13 @@ def test_a_signal_lets_it_finish_what_is_in_flight(
 
 def test_a_signal_waits_for_no_lock_of_the_thread_it_interrupts() -> None:
     stop = threading.Event()
-    with refresh_leadexec_tokens._stopping(stop):
+    with stopping.stop_on_signals(stop):
         with stop._cond:  # type: ignore[attr-defined]
             signal.raise_signal(signal.SIGTERM)
         assert stop.wait(30)
 
 
+@pytest.mark.slow
 def test_watch_refreshes_what_falls_due_and_ends_with_a_signal(provider: Provider) -> None:
     make_due_connections(3)
     process = processes.start(provider, "refresh_leadexec_tokens", "--watch", "--json")
@@ -225,8 +269,8 @@ def test_watch_tells_the_counts_since_the_last_heartbeat(
 ) -> None:
     name = "django_leadexec.management.commands.refresh_leadexec_tokens.HEARTBEAT"
     monkeypatch.setattr(name, 0.2)
-    monkeypatch.setattr(refresh, "MAX_SLEEP", 0.05)
-    monkeypatch.setattr(refresh, "MIN_SLEEP", 0.05)
+    monkeypatch.setattr(refresher_module, "MAX_SLEEP", 0.05)
+    monkeypatch.setattr(refresher_module, "MIN_SLEEP", 0.05)
     make_due_connections(3)
     pipe = Pipe()
     arrived: list[int] = []

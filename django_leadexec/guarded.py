@@ -1,0 +1,107 @@
+"""Rows that say so when a change can't be saved, instead of losing it."""
+
+from collections.abc import Collection, Iterable
+from typing import Any, ClassVar, Self
+
+from django.core.exceptions import FieldError
+from django.db import router
+
+from .leases import Leased, refuse_own_columns
+
+
+class GuardedRow(Leased):
+    """A row of which ``save()`` stores only ``free_columns``, all others being guarded writes.
+
+    ``save()`` compares the row with what was loaded or written last, and raises FieldError for a
+    change that it would not store.
+    """
+
+    free_columns: ClassVar[frozenset[str]]
+    # Attributes as they were loaded or written last: their names, and their values.
+    _stored: tuple[tuple[str, ...], tuple[Any, ...]] = ((), ())
+
+    class Meta:
+        abstract = True
+
+    @classmethod
+    def from_db(
+        cls, db: str | None, field_names: Collection[str], values: Collection[Any], **options: Any
+    ) -> Self:
+        row = super().from_db(db, field_names, values, **options)
+        row._stored = (tuple(field_names), tuple(values))
+        return row
+
+    def refresh_from_db(self, using: Any = None, fields: Any = None, *args: Any, **kw: Any) -> None:
+        names = None if fields is None else list(fields)
+        super().refresh_from_db(using, names, *args, **kw)
+        self.mark_as_stored(names)
+
+    def mark_as_stored(self, names: Collection[str] | None = None) -> None:
+        """Take what is in memory for what is in the database: these fields, or all."""
+        attributes = self.__dict__
+        stored = {} if names is None else dict(zip(*self._stored, strict=True))
+        for field in self._meta.concrete_fields:
+            is_meant = names is None or field.name in names or field.attname in names
+            if is_meant and field.attname in attributes:
+                stored[field.attname] = attributes[field.attname]
+        self._stored = (tuple(stored), tuple(stored.values()))
+
+    def save(self, *args: Any, update_fields: Iterable[str] | None = None, **kwargs: Any) -> None:
+        """Insert the row, or save what may be saved.
+
+        Raises FieldError before anything is written if a change would be lost, or if
+        ``update_fields`` names a column that only this package may write.
+        """
+        if self._state.adding:
+            self._refuse_to_replace(kwargs.get("using"))
+            self.complete()
+        elif update_fields is None:
+            self._refuse_lost_changes()
+            update_fields = {
+                name for name in self.free_columns if self._attname(name) in self.__dict__
+            }
+        else:
+            update_fields = frozenset(update_fields)
+            refuse_own_columns(type(self), update_fields)
+        self.store(*args, update_fields=update_fields, **kwargs)
+
+    def store(self, *args: Any, **kwargs: Any) -> None:
+        """Save without these checks. For writers that have locked and checked the row."""
+        super().save(*args, **kwargs)
+        self.mark_as_stored()
+
+    def complete(self) -> None:
+        """Fill in what a new row needs. Raises FieldError if that is not possible."""
+        raise NotImplementedError
+
+    def _refuse_to_replace(self, using: str | None) -> None:
+        """Raise FieldError if a row with this key is stored: Django would overwrite all of it.
+
+        A record of a history tool makes such rows. They would bring back a revoked token.
+        """
+        using = using or router.db_for_write(type(self), instance=self)
+        if (
+            self.pk is not None
+            and type(self)._base_manager.using(using).filter(pk=self.pk).exists()
+        ):
+            raise FieldError(
+                f"{self._meta.object_name} {self.pk} is stored already, and a row that was not "
+                "read from the database can't replace it. Load the row and change that."
+            )
+
+    def _refuse_lost_changes(self) -> None:
+        free = {self._attname(name) for name in self.free_columns}
+        changed = [
+            name
+            for name, value in zip(*self._stored, strict=True)
+            if name not in free and self.__dict__.get(name, value) != value
+        ]
+        refuse_own_columns(type(self), changed)
+        if changed:
+            raise FieldError(
+                f"save() would lose the change of {', '.join(changed)}: name it in update_fields."
+            )
+
+    def _attname(self, name: str) -> str:
+        attname: str = self._meta.get_field(name).attname  # type: ignore[union-attr]
+        return attname

@@ -1,0 +1,135 @@
+"""The outbox: refresh tokens that the provider still has to be told to revoke."""
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from django.db import models, transaction
+from django.utils import timezone
+from django.utils.translation import gettext, pgettext_lazy
+from django.utils.translation import gettext_lazy as _
+
+from .claims import Claim
+from .clock import backoff, jitter, seconds_from_now
+from .columns import columns
+from .conf import DAY
+from .fields import Ciphertext, EncryptedTextField, storable
+from .guarded import GuardedRow
+from .leases import LeasedQuerySet, released, retried_on_deadlock
+
+# Seconds before the second try; the wait then doubles, up to a day.
+FIRST_WAIT = 30
+# After that, status and admin point to an entry. It is still tried once a day.
+OVERDUE_AFTER = timedelta(days=30)
+
+
+class OutboxQuerySet(LeasedQuerySet["PendingRevocation"]):
+    def overdue(self) -> Self:
+        """Entries that the provider has not confirmed for 30 days."""
+        return self.filter(requested_at__lte=timezone.now() - OVERDUE_AFTER)
+
+    @retried_on_deadlock
+    def write_claimed(self, claim: Claim["PendingRevocation"], *, confirmed: bool) -> bool:
+        """Delete the entry once the provider has confirmed, else store when to try again.
+
+        False if somebody else has locked the entry, so that nothing was done.
+        """
+        entry = claim.row
+        with transaction.atomic(using=self.db):
+            if self.lock_or_skip([claim]):
+                return False
+            still_ours = self.with_keys_of([entry]).filter(lease_id=claim.lease_id)
+            if confirmed:
+                still_ours.delete()
+            else:
+                still_ours.write(
+                    attempts=entry.attempts,
+                    last_error=entry.last_error,
+                    retry_after=entry.retry_after,
+                    lease_until=released(),
+                )
+        return True
+
+
+if TYPE_CHECKING:
+
+    class OutboxManager(models.Manager["PendingRevocation"]):
+        """What ``from_queryset`` makes, for type checkers that do not run it."""
+
+        # Without stubs of Django, pyright would take it for a descriptor that yields anything.
+        def __get__(self, instance: Any, cls: Any = None) -> Self: ...
+        def get_queryset(self) -> OutboxQuerySet: ...
+        def all(self) -> OutboxQuerySet: ...
+        def using(self, alias: str | None) -> OutboxQuerySet: ...
+        def filter(self, *args: Any, **kwargs: Any) -> OutboxQuerySet: ...
+        def exclude(self, *args: Any, **kwargs: Any) -> OutboxQuerySet: ...
+        def order_by(self, *field_names: Any) -> OutboxQuerySet: ...
+        def overdue(self) -> OutboxQuerySet: ...
+
+else:
+    OutboxManager = models.Manager.from_queryset(OutboxQuerySet)
+
+
+class PendingRevocation(GuardedRow):
+    """A refresh token the provider still has to be told to revoke."""
+
+    schedule = "retry_after"
+    own_columns: ClassVar[frozenset[str]] = frozenset(
+        {"app_id", "refresh_token", "fingerprint", "batch", "lease_id", "lease_until"}
+    )
+    free_columns: ClassVar[frozenset[str]] = frozenset(
+        {"requested_at", "retry_after", "attempts", "last_error"}
+    )
+
+    app_id: str = columns.CharField(_("application ID"), max_length=100)
+    refresh_token: EncryptedTextField = EncryptedTextField(editable=False)
+    fingerprint: str = columns.CharField(max_length=64, editable=False)
+    # Names the one call of move_to_outbox() that wrote this entry, and others with it.
+    batch: str = columns.CharField(max_length=32, editable=False)
+    requested_at: datetime = columns.DateTimeField(pgettext_lazy("date", "requested"))
+    retry_after: datetime = columns.DateTimeField(_("next try"), db_index=True)
+    attempts: int = columns.PositiveIntegerField(_("attempts"), default=0)
+    last_error: str = columns.CharField(_("last error"), max_length=255, blank=True, default="")
+
+    objects: ClassVar[OutboxManager] = OutboxManager()
+
+    class Meta:
+        verbose_name: ClassVar[Any] = _("pending revocation")
+        verbose_name_plural: ClassVar[Any] = _("pending revocations")
+        permissions: ClassVar[list[tuple[str, Any]]] = [
+            ("release_pendingrevocation", _("Can let go of pending revocations"))
+        ]
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["fingerprint"], name="leadexec_outbox_token")
+        ]
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.CheckConstraint(
+                condition=~models.Q(fingerprint=""), name="leadexec_outbox_entry_has_fingerprint"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return gettext("pending revocation %(number)s") % {"number": self.pk}
+
+    @classmethod
+    def of_token(
+        cls, app_id: str, fingerprint: str, ciphertext: Ciphertext, batch: str, at: datetime
+    ) -> Self:
+        """A new entry, unsaved. The ciphertext is taken over as it is, which needs no key."""
+        return cls(
+            app_id=app_id,
+            refresh_token=ciphertext,
+            fingerprint=fingerprint,
+            batch=batch,
+            requested_at=at,
+            retry_after=at,
+        )
+
+    def complete(self) -> None:
+        """Nothing follows from other columns: ``of_token()`` fills in all of them."""
+
+    def record_failure(self, reason: str, retry_after: float | None = None) -> None:
+        """Put off the next try. ``retry_after``: seconds the provider asked to wait."""
+        self.attempts += 1
+        self.last_error = storable(f"Not revoked: {reason}")
+        wait = backoff(self.attempts, first=FIRST_WAIT, longest=DAY) * jitter(0.5, 1)
+        self.retry_after = seconds_from_now(max(wait, retry_after or 0))

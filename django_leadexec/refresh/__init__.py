@@ -1,0 +1,23 @@
+"""Many connections: refresh what is due, and tell the provider of revocations that wait.
+
+``options`` says what to do, ``refresher`` runs it once or for ever. A run claims due rows, has
+a pool of workers call the provider, and writes the answers in batches:
+
+    refresher -> run -> turn -> work (what is due)   -> jobs (one call)
+                             -> workers (threads), pace, circuit_breaker, refusals
+                             -> writer (answers to rows)
+"""
+
+from .options import EVERYBODY_REFUSED, UNREADABLE, Options, Report, check_number
+from .refresher import Counts, Refresher, refresh_due
+
+__all__ = [
+    "EVERYBODY_REFUSED",
+    "UNREADABLE",
+    "Counts",
+    "Options",
+    "Refresher",
+    "Report",
+    "check_number",
+    "refresh_due",
+]

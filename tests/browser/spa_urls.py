@@ -1,0 +1,41 @@
+"""A site of single pages: the examples of docs/single-page.md, as they stand there."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
+
+from tests import urls
+
+ROOT = Path(__file__).parents[2]
+BLOCKS: list[tuple[str, str]] = re.findall(
+    r"^```(\w+)\n(.*?)^```$", (ROOT / "docs" / "single-page.md").read_text("utf-8"), re.M | re.S
+)
+
+
+def example(language: str) -> str:
+    """The longest block of this language."""
+    return max((text for name, text in BLOCKS if name == language), key=len)
+
+
+api: dict[str, Any] = {"__name__": "api"}
+exec(compile(example("python"), "docs/single-page.md", "exec"), api)  # noqa: S102 - our own page
+
+
+def page(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(example("html"))
+
+
+def icon(request: HttpRequest) -> HttpResponse:
+    """Browsers ask for one by themselves."""
+    return HttpResponse(status=204)
+
+
+urlpatterns = [
+    path("favicon.ico", icon),
+    path("leads/", page),
+    *api["urlpatterns"],
+    *urls.urlpatterns,
+]

@@ -1,0 +1,1 @@
+"""A site behind the real servers that people run: uWSGI, gunicorn and uvicorn."""

@@ -1,0 +1,182 @@
+"""A site's own templates: block by block, in Django's language and in Jinja2."""
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import AnonymousUser
+from django.contrib.sessions.backends.db import SessionStore
+from django.forms.renderers import DjangoTemplates
+from django.template import utils
+from django.test import RequestFactory
+from pytest_django import Settings
+
+import django_leadexec
+from django_leadexec import pages, pending_link
+from django_leadexec.authorization import LinkWaiting
+from django_leadexec.button import render_button
+from django_leadexec.secret import Secret
+from django_leadexec.testing import missing_from_button
+
+from .factories import make_connection, make_user
+
+ROOT = Path(django_leadexec.__file__).parent
+BUTTON = ROOT / "templates/django_leadexec/button.html"
+BLOCKS = re.findall(r"{% block (\w+) %}", BUTTON.read_text("utf-8"))
+# What is told to be missing once a block holds nothing but words.
+LOST = {
+    "styles": ["link.leadexec[href]"],
+    "action": ["button.leadexec-action[id=leAppButton]", "button.le-app-button[data-btnid]"],
+    "messages": [
+        "p.leadexec-status[role=status]",
+        "p.leadexec-error[role=alert]",
+        "p.leadexec-error[id]",
+    ],
+    "continue": ["button.leadexec-continue[hidden]"],
+    "account": ["p.leadexec-account[tabindex=-1]"],
+    "disconnect": ["button.leadexec-connected[type=submit]"],
+    "reconnect": [],
+    "waiting": [],
+    "noscript": [],
+}
+# Django's cache of the folders of all apps.
+template_dirs: Any = utils.get_app_template_dirs
+DJANGO = {"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}
+JINJA2 = {"BACKEND": "django.template.backends.jinja2.Jinja2", "APP_DIRS": True}
+
+
+def button(state: str) -> str:
+    request = RequestFactory().get("/page/")
+    request.user = AnonymousUser()
+    if state == "waiting":
+        request.session = SessionStore()
+        pending_link.keep(request, LinkWaiting(Secret("rt-1"), "acme"), "")
+        request.user = make_user()
+    elif state:
+        request.user = make_user()
+        make_connection("rt-1", user=request.user, account_id="acme", status=state)
+    return render_button(request=request)
+
+
+def state_of(block: str) -> str:
+    """In which state of the button the block is shown."""
+    return {
+        "account": "active",
+        "disconnect": "active",
+        "reconnect": "rejected",
+        "waiting": "waiting",
+    }.get(block, "")
+
+
+def override(block: str) -> str:
+    return (
+        '{% extends "django_leadexec/button.html" %}'
+        f"{{% block {block} %}}Words of the site{{% endblock %}}"
+    )
+
+
+@pytest.fixture
+def site_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An app of the site, whose templates are in the folder that is returned."""
+    app = tmp_path / "own_templates"
+    folder = app / "templates" / "django_leadexec"
+    folder.mkdir(parents=True)
+    (app / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield folder
+    sys.modules.pop("own_templates", None)
+    template_dirs.cache_clear()
+
+
+def use_app(settings: Settings, monkeypatch: pytest.MonkeyPatch, engine: dict[str, Any]) -> None:
+    settings.INSTALLED_APPS = ["own_templates", *settings.INSTALLED_APPS]
+    template_dirs.cache_clear()
+    settings.TEMPLATES = [engine]
+    monkeypatch.setattr(pages, "_own", DjangoTemplates())
+
+
+def test_every_block_is_documented_and_known_here() -> None:
+    assert sorted(BLOCKS) == sorted(LOST)
+    documented = (ROOT.parent / "docs/templates.md").read_text("utf-8")
+    for path in (ROOT / "templates/django_leadexec").glob("*.html"):
+        row = " ".join(re.findall(rf"^\| `django_leadexec/{path.name}`.*$", documented, re.M))
+        for block in re.findall(r"{% block (\w+) %}", path.read_text("utf-8")):
+            assert f"`{block}`" in row or (block == "content" and path.name != "base.html"), block
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("state", ["", "active", "rejected", "waiting"])
+def test_the_packages_own_button_misses_nothing(state: str) -> None:
+    assert missing_from_button(button(state)) == []
+
+
+def test_what_is_no_button_misses_everything() -> None:
+    assert len(missing_from_button("<p>Nothing")) > 15
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("block", BLOCKS)
+def test_a_block_in_the_sites_folder_replaces_only_itself(
+    settings: Settings, tmp_path: Path, block: str
+) -> None:
+    (tmp_path / "django_leadexec").mkdir()
+    (tmp_path / "django_leadexec" / "button.html").write_text(override(block))
+    settings.TEMPLATES = [DJANGO | {"DIRS": [tmp_path]}]
+    html = button(state_of(block))
+    assert html.count("Words of the site") == 1
+    assert missing_from_button(html) == LOST[block]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("block", BLOCKS)
+def test_a_site_of_jinja2_alone_replaces_a_block_in_an_app(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, site_app: Path, block: str
+) -> None:
+    pytest.importorskip("jinja2")
+    (site_app / "button.html").write_text(override(block))
+    use_app(settings, monkeypatch, JINJA2)
+    html = button(state_of(block))
+    assert html.count("Words of the site") == 1
+    assert missing_from_button(html) == LOST[block]
+
+
+@pytest.mark.django_db
+def test_a_site_of_jinja2_may_write_the_whole_button_in_it(
+    settings: Settings, tmp_path: Path
+) -> None:
+    pytest.importorskip("jinja2")
+    (tmp_path / "django_leadexec").mkdir()
+    (tmp_path / "django_leadexec" / "button.html").write_text(
+        '<div class="leadexec" data-script="{{ script_url }}">'
+        "{% for row in active %}{{ row.account_id }}{% else %}"
+        '<button id="leAppButton" data-btnId="{{ button_id }}">{{ label }}</button>'
+        "{% endfor %}</div>"
+    )
+    settings.TEMPLATES = [JINJA2 | {"DIRS": [tmp_path]}]
+    html = button("")
+    assert 'data-btnId="test-button">Sign in with LeadExec</button>' in html
+    assert "div.leadexec[data-callback]" in missing_from_button(html)
+    assert "div.leadexec[data-script]" not in missing_from_button(html)
+
+
+@pytest.mark.parametrize(
+    ("page", "block"), [("connect", "heading"), ("connect", "meaning"), ("connect", "button")]
+)
+@pytest.mark.django_db
+def test_a_block_of_a_page_replaces_only_itself(
+    settings: Settings, tmp_path: Path, page: str, block: str
+) -> None:
+    (tmp_path / "django_leadexec").mkdir()
+    (tmp_path / "django_leadexec" / f"{page}.html").write_text(
+        override(block).replace("button.html", f"{page}.html")
+    )
+    settings.TEMPLATES = [DJANGO | {"DIRS": [tmp_path]}]
+    request = RequestFactory().get("/page/")
+    request.user = AnonymousUser()
+    html = pages.find_template(f"django_leadexec/{page}.html").render({"next_url": "/"}, request)
+    assert html.count("Words of the site") == 1
+    assert ("leAppButton" in html) == (block != "button")
+    assert ("<h1>" in html) == (block != "heading")
