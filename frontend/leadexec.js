@@ -41,6 +41,7 @@
   let lastToken = null;
   let offered = null;
   let script = "absent";
+  let fetching = null;
   let sheet = null;
   let policy = null;
   let consented = false;
@@ -374,34 +375,40 @@
   }
 
   function load() {
+    script = "loading";
+    isAlive = false;
+    // One that a tag before this one has asked for will find this one's button.
+    if (fetching) return;
     const element = doc("createElement", "script");
-    const mine = wrapper;
     let isBroken = false;
     const onError = () => {
       if (doc("currentScript") === element) isBroken = true;
     };
-    const failed = () => {
-      script = "failed";
-      isClickWaiting = false;
-      if (mine !== wrapper) return;
-      if (!flight) rest();
-      fail("script", text("Script"));
-    };
     const settle = () => {
       clearTimeout(timer);
       window.removeEventListener("error", onError);
+      // The tag that asked for it may be gone, and another in its place.
+      start();
+      if (fetching === element) fetching = null;
+      return Boolean(wrapper?.dataset.script);
+    };
+    const failed = () => {
+      if (fetching !== element || !settle()) return;
+      script = "failed";
+      isClickWaiting = false;
+      if (!flight) rest();
+      fail("script", text("Script"));
     };
     const timer = setTimeout(failed, SCRIPT_TIMEOUT);
+    fetching = element;
     element.addEventListener("load", () => {
-      settle();
       if (isBroken && !isAlive) return failed();
+      if (!settle()) return;
       script = "loaded";
-      if (mine !== wrapper) return;
       if (part(ALERT)?.textContent === text("Script")) say(ALERT, "");
       if (isClickWaiting) passClickOn();
     });
     element.addEventListener("error", () => {
-      settle();
       element.remove();
       failed();
     });
@@ -412,11 +419,8 @@
       element.src = trusted(wrapper.dataset.script);
     } catch {
       // A page that requires Trusted Types doesn't know our policy; the browser's console says so.
-      settle();
       return failed();
     }
-    script = "loading";
-    isAlive = false;
     doc("head").append(element);
     style();
   }

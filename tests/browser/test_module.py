@@ -11,7 +11,7 @@ from django.contrib.auth import get_user_model
 from django.utils import timezone
 
 from django_leadexec.models import LeadExecConnection, PendingRevocation
-from tests.browser.conftest import CONNECTED, ORIGIN, Site, body_of, in_each_engine
+from tests.browser.conftest import CONNECTED, ON_CLICK, ORIGIN, Site, body_of, in_each_engine
 from tests.browser.spa_urls import ROOT, example
 from tests.browser.test_button_script import AUTOMATIC, RECORD_EVENTS, seen
 from tests.browser.test_flows import Visitor
@@ -341,16 +341,66 @@ def test_one_that_was_removed_meanwhile_shows_nothing(bare: BarePage, site: Site
     assert site.page.locator("#place").inner_html() == ""
 
 
+MOVE = """() => {
+  const other = document.createElement("div");
+  other.id = "other";
+  document.body.append(other);
+  return leadexec.connect(other).ready;
+}"""
+
+
 def test_a_second_call_moves_the_button(bare: BarePage, site: Site):
     site.answer(DENIED, status=422)
+    site.provider = f"{site.provider} window.hasRun = true;"
     bare.open()
-    site.page.locator("#leAppButton").wait_for()
-    site.page.evaluate(
-        "() => { const other = document.createElement('div'); other.id = 'other';"
-        "document.body.append(other); return leadexec.connect(other).ready; }"
-    )
+    site.page.wait_for_function("window.hasRun")
+    site.page.evaluate(MOVE)
     assert site.page.locator("#place").inner_html() == ""
     assert site.page.locator("#leAppButton").count() == 1
+    site.page.locator("#other #leAppButton").click()
+    site.says("alert", "No.")
+
+
+def hold_script(site: Site) -> list[Any]:
+    """The page's requests for the provider's script, which the test answers."""
+    held: list[Any] = []
+    site.page.route("**/le-app-button.js", lambda route: held.append(route))
+    return held
+
+
+def test_a_script_still_under_way_serves_the_button_where_it_has_moved_to(
+    bare: BarePage, site: Site
+):
+    held = hold_script(site)
+    bare.open()
+    site.wait_for(lambda: held)
+    site.page.evaluate(MOVE)
+    site.page.locator("#other #leAppButton").click()
+    site.says("status", "Loading LeadExec…")
+    site.settle()
+    script = ON_CLICK % '{valid: false, error: "No."}' + "window.runs = (window.runs ?? 0) + 1;"
+    for route in held:
+        route.fulfill(body=script, content_type="text/javascript")
+    site.says("alert", "No.")
+    site.settle()
+    # Twice, and one click would open two dialogs.
+    assert site.page.evaluate("runs") == 1
+
+
+def test_a_script_that_finds_no_button_is_asked_for_again_by_the_next(
+    bare: BarePage, site: Site, script_errors: list[str]
+):
+    held = hold_script(site)
+    bare.open()
+    site.wait_for(lambda: held)
+    site.page.evaluate("leadexec.connect(document.createElement('div')).remove()")
+    script = ON_CLICK % '{valid: false, error: "No."}'
+    held.pop().fulfill(body=script, content_type="text/javascript")
+    site.wait_for(lambda: script_errors)
+    script_errors.clear()
+    site.page.evaluate(MOVE)
+    site.wait_for(lambda: held)
+    held.pop().fulfill(body=script, content_type="text/javascript")
     site.page.locator("#other #leAppButton").click()
     site.says("alert", "No.")
 
