@@ -20,11 +20,16 @@ from django.db.backends.utils import CursorWrapper
 
 from . import steps
 from .claims import Claim
+from .clock import monotonic
 from .columns import columns
 from .conflicts import LockingQuerySet, is_conflict, retry_on_deadlock
 
 # Seconds by which the clocks of two machines may differ.
 CLOCK_SKEW = 5
+# Seconds to wait for rows that others have locked, to give them back, and between two tries. Others
+# who want such a row would wait for the end of its lease.
+RELEASE_PATIENCE = 2.0
+RELEASE_INTERVAL = 0.02
 T = TypeVar("T")
 P = ParamSpec("P")
 Row = TypeVar("Row", bound="Leased")
@@ -162,16 +167,20 @@ class LeasedQuerySet(LockingQuerySet[Row]):
     def release(self, claims: Sequence[Claim[Row]]) -> None:
         """Give claimed rows back as if they had never been taken.
 
-        A row that somebody else has locked keeps its lease, which ends by itself.
+        It waits for a row that somebody else has locked, up to RELEASE_PATIENCE. A row that is
+        still locked then keeps its lease, which ends by itself.
         """
+        give_up_at = monotonic() + RELEASE_PATIENCE
         try:
-            self._release(claims)
+            while (claims := self._release(claims)) and monotonic() < give_up_at:
+                time.sleep(RELEASE_INTERVAL)
         except OperationalError as error:
             if not is_conflict(error, self.db):
                 raise
 
     @retried_on_deadlock
-    def _release(self, claims: Sequence[Claim[Row]]) -> None:
+    def _release(self, claims: Sequence[Claim[Row]]) -> list[Claim[Row]]:
+        """Returns the claims on rows that somebody else has locked. Nothing is done about these."""
         with transaction.atomic(using=self.db):
             locked = self.lock_or_skip(claims)
             by_lease: dict[str, list[Row]] = {}
@@ -180,6 +189,7 @@ class LeasedQuerySet(LockingQuerySet[Row]):
                     by_lease.setdefault(claim.lease_id, []).append(claim.row)
             for lease_id, rows in by_lease.items():
                 self.with_keys_of(rows).filter(lease_id=lease_id).write(lease_until=0)
+        return locked
 
     def lock_or_skip(self, claims: Sequence[Claim[Row]]) -> list[Claim[Row]]:
         """Lock the rows of these claims. Returns the claims on rows that somebody else has locked.

@@ -17,7 +17,7 @@ from django.test import Client
 from django.urls import reverse
 from pytest_django import Settings
 
-from django_leadexec import clock, conflicts, lifecycle
+from django_leadexec import clock, conflicts, leases, lifecycle
 from django_leadexec.exceptions import ConnectionBusy, ProviderUnavailable
 from django_leadexec.leases import CLOCK_SKEW
 from django_leadexec.mass_revocation import MassRevocation
@@ -219,6 +219,34 @@ class TestRun:
         with Caller(refer) as caller:
             caller.wait_for_lock()
             assert refresh().refreshed == 1
+
+
+class TestRelease:
+    def test_a_claim_is_given_back_when_the_lock_ends_soon(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(leases, "RELEASE_PATIENCE", 120)
+        locked, other = make_due_connections(2)
+        claims = rows.order_by("pk").claim(2, 60)
+        with Caller(partial(lock_it, locked)) as caller:
+            caller.wait_for_lock()
+            releasing = begin(lambda: rows.all().release(claims))
+            wait_until(lambda: leased() == [locked.pk])
+            caller.commit()
+            assert releasing.result() is None
+        assert leased() == []
+
+    def test_a_claim_whose_row_stays_locked_ends_by_itself(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(leases, "RELEASE_PATIENCE", 0.1)
+        locked, other = make_due_connections(2)
+        claims = rows.order_by("pk").claim(2, 60)
+        with Caller(partial(lock_it, locked)) as caller:
+            caller.wait_for_lock()
+            rows.all().release(claims)
+            assert leased() == [locked.pk]
+        assert leased() == [locked.pk]
 
 
 class TestMassRevocation:
