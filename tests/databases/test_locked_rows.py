@@ -226,7 +226,7 @@ class TestRelease:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(leases, "RELEASE_PATIENCE", 120)
-        locked, other = make_due_connections(2)
+        locked, _other = make_due_connections(2)
         claims = rows.order_by("pk").claim(2, 60)
         with Caller(partial(lock_it, locked)) as caller:
             caller.wait_for_lock()
@@ -240,7 +240,7 @@ class TestRelease:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(leases, "RELEASE_PATIENCE", 0.1)
-        locked, other = make_due_connections(2)
+        locked, _other = make_due_connections(2)
         claims = rows.order_by("pk").claim(2, 60)
         with Caller(partial(lock_it, locked)) as caller:
             caller.wait_for_lock()
