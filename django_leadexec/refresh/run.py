@@ -139,9 +139,11 @@ class Run:
         refusals, turn = self.health.refusals, self.turn
         turn.drain()
         while refusals.are_doubtful() and not turn.gate.is_over():
-            turn.ask_all(self.connections.claim_sample())
+            is_answered = turn.ask_all(self.connections.claim_sample())
             if refusals.are_doubtful():
-                self.report.everybody_refused = True
+                self.report.everybody_refused = is_answered
+                if not is_answered and not turn.gate.is_over():
+                    turn.gate.give_up()
                 break
             turn.drain()
         self.writer.settle()

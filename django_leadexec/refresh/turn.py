@@ -70,14 +70,25 @@ class Turn:
                 written_at = monotonic()
         self.write()
 
-    def ask_all(self, jobs: Sequence[Job]) -> None:
-        """Have all of these called about, whatever the limits, and write the answers."""
+    def ask_all(self, jobs: Sequence[Job]) -> bool:
+        """Have all of these called about, whatever the limits, and write the answers.
+
+        Returns whether the provider has answered each call.
+        """
+        unanswered: list[Job] = []
+
+        def take(answer: Answer) -> None:
+            self._take(answer)
+            if isinstance(answer.result, Unavailable | NotAsked):
+                unanswered.append(answer.job)
+
         self.take_on(jobs)
         while self.backlog:
             self._hand_out()
         while self.pool.in_flight:
-            self.collect()
+            self.pool.collect(take, WRITE_INTERVAL, in_batches=False)
         self.write()
+        return not unanswered
 
     def take_on(self, claimed: Sequence[Job]) -> int:
         """Queue claimed rows; returns how many."""

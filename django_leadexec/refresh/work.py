@@ -1,7 +1,7 @@
 """The two kinds of work in a run: connections to refresh, and revocations to send."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.db import OperationalError
@@ -59,17 +59,17 @@ class Work(ABC):
 
     def claim(self, count: int) -> list[Job]:
         """Claim up to ``count`` due rows; none while others lock the whole table."""
+        return self._take(lambda: self._claim(count))
+
+    def _take(self, claim: Callable[[], list[Job]]) -> list[Job]:
         try:
-            jobs = self._claim(count)
+            jobs = claim()
         except OperationalError as error:
             if not is_conflict(error, self.options.using):
                 raise
             return []
-        self._add_taken(len(jobs))
+        self.taken += len(jobs)
         return jobs
-
-    def _add_taken(self, count: int) -> None:
-        self.taken += count
 
     def give_back(self, jobs: Sequence[Job]) -> None:
         """Release rows that were claimed and not asked about."""
@@ -129,9 +129,10 @@ class ConnectionWork(Work):
         """Claim the connections that the provider accepted last, for ``Refusals``."""
         chosen: ConnectionQuerySet = self.options.chosen  # type: ignore[assignment]
         rows = chosen.active().filter(app_id=self.conf.app_id, refresh_after__isnull=False)
-        claims = rows.order_by("-refresh_after").claim(CONFIRMATION_SAMPLE, self.lease)
-        self._add_taken(len(claims))
-        return [RefreshJob(claim) for claim in claims]
+        newest = rows.order_by("-refresh_after")
+        return self._take(
+            lambda: [RefreshJob(claim) for claim in newest.claim(CONFIRMATION_SAMPLE, self.lease)]
+        )
 
     def _claim(self, count: int) -> list[Job]:
         due, lease = due_connections(self.options, self.conf, self.at), self.lease

@@ -7,8 +7,8 @@ import pytest
 from django.db import OperationalError
 
 from django_leadexec import clock
-from django_leadexec.models import LeadExecConnection
-from django_leadexec.refresh import Options, Refresher, deadline
+from django_leadexec.models import ConnectionQuerySet, LeadExecConnection
+from django_leadexec.refresh import Options, Refresher, deadline, work
 from django_leadexec.refresh.refusals import DOUBT_THRESHOLD
 from django_leadexec.refresh.work import ConnectionWork
 
@@ -93,3 +93,46 @@ def test_refusals_add_up_over_the_passes_of_a_watch(provider: Provider) -> None:
     make_due_connections(12, "second")
     report = refresher.run()
     assert (report.rejected, report.everybody_refused) == (0, True)
+
+
+@pytest.mark.parametrize(
+    "no_answer",
+    [stand_in.throttling(30), stand_in.throttling(3_600), stand_in.unavailable],
+    ids=["a short wait", "a long wait", "an outage"],
+)
+def test_a_sample_that_is_not_answered_accuses_nobody(
+    provider: Provider, no_answer: stand_in.Answer
+) -> None:
+    make_due_connections(30)
+    for number in range(25):
+        make_connection(f"well-{number}", expires_in=7_200)
+
+    def answer(provider: Provider, token: str) -> bytes:
+        is_in_sample = provider.calls["refreshaccesstoken"] > DOUBT_THRESHOLD
+        return (no_answer if is_in_sample else stand_in.refused)(provider, token)
+
+    provider.default = answer
+    report = one_worker().run()
+    assert (report.rejected, report.everybody_refused, report.outage) == (0, False, True)
+    assert report.left == 10
+    assert statuses() == {"active"}
+    assert not any(is_leased(row) for row in LeadExecConnection.objects.all())
+
+
+def test_a_sample_that_others_have_locked_ends_no_run(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_due_connections(30)
+    provider.default = stand_in.refused
+    claim = ConnectionQuerySet.claim
+
+    def fail_in_doubt(rows: Any, limit: int, seconds: float) -> Any:
+        if provider.calls["refreshaccesstoken"] >= DOUBT_THRESHOLD:
+            raise OperationalError("locked")
+        return claim(rows, limit, seconds)
+
+    monkeypatch.setattr(ConnectionQuerySet, "claim", fail_in_doubt)
+    monkeypatch.setattr(work, "is_conflict", lambda error, using: True)
+    report = one_worker().run()
+    assert (report.rejected, report.failed) == (0, 20)
+    assert statuses() == {"active"}
