@@ -71,14 +71,18 @@ def link(
         account_id = known.account_id
     identity = crypto.identity_of(app_id, account_id, user.pk)
     of_account = manager.live().filter(identity=identity).first()
-    if of_account and not account_id and of_account.user_id != user.pk:
-        _correct_identity(of_account, using)
-        of_account = None
+    if not account_id:
+        if of_account and of_account.user_id != user.pk:
+            _correct_identity(of_account, using)
+            of_account = None
+        of_account = of_account or _moved_row(app_id, user, using)
     # Every writer locks rows in the order of their keys.
     keys = {row.pk for row in (known, of_account) if row}
     locked = list(manager.live().filter(pk__in=keys).order_by("pk").locked())
     of_token = next((row for row in locked if row.fingerprint in fingerprints), None)
     of_identity = next((row for row in locked if row.identity == identity), None)
+    if of_identity is None and not account_id:
+        of_identity = next((row for row in locked if _is_of_user(row, user, app_id)), None)
     for found in (of_token, of_identity):
         refuse_other_users(found, user)
     if PendingRevocation.objects.using(using).filter(fingerprint__in=fingerprints).exists():
@@ -110,6 +114,17 @@ def _outlives(row: LeadExecConnection, expires_at: float) -> bool:
         and row.expires_at is not None
         and row.expires_at > from_timestamp(expires_at)
     )
+
+
+def _moved_row(app_id: str, user: AbstractBaseUser, using: str) -> LeadExecConnection | None:
+    """A row of the user's whose identity is that of the user it belonged to before."""
+    rows = LeadExecConnection.objects.using(using).live()
+    return rows.filter(user_id=user.pk, app_id=app_id, account_id="").order_by("pk").first()
+
+
+def _is_of_user(row: LeadExecConnection, user: AbstractBaseUser, app_id: str) -> bool:
+    """Whether this is a row of the user's with no known account."""
+    return (row.user_id, row.app_id, row.account_id) == (user.pk, app_id, "")
 
 
 def _correct_identity(row: LeadExecConnection, using: str) -> None:

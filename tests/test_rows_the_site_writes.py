@@ -338,6 +338,35 @@ def test_who_gave_a_row_away_can_connect_again(move: Any) -> None:
 
 
 @pytest.mark.parametrize("move", MOVES)
+def test_who_got_a_row_has_one_after_connecting_again(move: Any) -> None:
+    first, second = make_user(), make_user()
+    given = make_connection("t", user=first)
+    move(given, second)
+    assert authorize(second, "newer") == given
+    assert authorize(first, "of the first") != given
+    held = {plain(row.refresh_token): row.user for row in rows.live()}
+    assert held == {"newer": second, "of the first": first}
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_who_got_a_row_may_connect_again_with_its_own_token(move: Any) -> None:
+    first, second = make_user(), make_user()
+    given = make_connection("t", user=first)
+    move(given, second)
+    assert authorize(second, "t") == given
+    assert authorize(first, "of the first") != given
+    assert rows.live().count() == 2
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_a_row_of_a_known_account_is_no_row_of_the_user_alone(move: Any) -> None:
+    first, second = make_user(), make_user()
+    given = make_connection("t", user=first, account_id="acme")
+    move(given, second)
+    assert authorize(second, "unknown account") != given
+
+
+@pytest.mark.parametrize("move", MOVES)
 def test_who_got_a_row_beside_their_own_replaces_their_own(move: Any) -> None:
     first, second = make_user(), make_user()
     given = make_connection("given", user=first)
