@@ -8,6 +8,9 @@ from django.db import router
 
 from .leases import Leased, refuse_own_columns
 
+# Equal to no value of a column.
+NOT_LOADED = object()
+
 
 class GuardedRow(Leased):
     """A row of which ``save()`` stores only ``free_columns``, all others being guarded writes.
@@ -91,10 +94,13 @@ class GuardedRow(Leased):
 
     def _refuse_lost_changes(self) -> None:
         free = {self._attname(name) for name in self.free_columns}
+        attributes, stored = self.__dict__, dict(zip(*self._stored, strict=True))
         changed = [
-            name
-            for name, value in zip(*self._stored, strict=True)
-            if name not in free and self.__dict__.get(name, value) != value
+            field.attname
+            for field in self._meta.concrete_fields
+            if field.attname in attributes.keys() - free
+            # One that was deferred, and then set, is not among those that were loaded.
+            and attributes[field.attname] != stored.get(field.attname, NOT_LOADED)
         ]
         refuse_own_columns(type(self), changed)
         if changed:

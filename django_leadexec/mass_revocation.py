@@ -1,7 +1,6 @@
 """Revoke the connections of some users, or of all, for example after an incident."""
 
 import threading
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -20,9 +19,9 @@ from .refresh import Options, Refresher
 class RevocationReport:
     """What was done. ``revoked``: connections that can't be used any more, from now on.
 
-    ``confirmed``: revocations that LeadExec has confirmed in this run. ``queued``: those of this
-    run, or with all users those of any, that it has not confirmed yet. ``left``: connections
-    that were not reached before the run was stopped, or that others had locked all the time.
+    ``confirmed``: revocations that LeadExec has confirmed in this run. ``queued``: those of these
+    users that it has not confirmed yet, earlier ones too. ``left``: connections that were not
+    reached before the run was stopped, or that others had locked all the time.
     """
 
     revoked: int = 0
@@ -56,7 +55,6 @@ class MassRevocation:
         )
         self.stop = stop
         self.progress = progress
-        self._batch_name = uuid.uuid4().hex
 
     def count(self) -> int:
         """How many connections there are to revoke."""
@@ -118,8 +116,12 @@ class MassRevocation:
         """Revoke those of these rows that no transaction of the site has locked."""
         with writing(LeadExecConnection, self.using):
             unlocked = list(rows.order_by("pk").unlocked(no_key=False))
-            return rows.with_keys_of(unlocked).move_to_outbox(self._batch_name)
+            return rows.with_keys_of(unlocked).move_to_outbox()
 
     def _entries(self) -> OutboxQuerySet:
+        """What is to be told to LeadExec about these users, since earlier runs too."""
         outbox = PendingRevocation.objects.using(self.using)
-        return outbox if self.user_keys is None else outbox.filter(batch=self._batch_name)
+        if self.user_keys is None:
+            return outbox
+        theirs = LeadExecConnection.objects.using(self.using).filter(user__in=self.user_keys)
+        return outbox.filter(connection_key__in=theirs.values("pk"))

@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 from django.conf import settings
 from django.core.exceptions import FieldError
 from django.db import models
+from django.db.models.functions import Length
+from django.db.models.lookups import Exact
 from django.db.models.signals import class_prepared, pre_delete
 from django.utils import timezone
 from django.utils.translation import gettext, pgettext_lazy
@@ -24,7 +26,13 @@ from .conf import DAY, get_settings
 from .fields import EncryptedTextField, storable
 from .guarded import GuardedRow
 from .outbox import PendingRevocation
-from .querysets import LIVE, ConnectionManager, ConnectionQuerySet, Status
+from .querysets import (
+    LIVE,
+    ConnectionManager,
+    ConnectionQuerySet,
+    Status,
+    columns_of_revoked,
+)
 from .secret import Secret
 
 __all__ = ["ConnectionQuerySet", "LeadExecConnection", "PendingRevocation"]
@@ -124,7 +132,13 @@ class LeadExecConnection(ProviderActions, GuardedRow):
             models.UniqueConstraint(fields=["fingerprint"], name="leadexec_one_row_per_token"),
             # Without these a row is never refreshed, found or rotated, and looks well all the same.
             models.CheckConstraint(
-                condition=models.Q(status=Status.REVOKED, fingerprint=None, identity=None)
+                condition=models.Q(
+                    Exact(Length("refresh_token"), 0),
+                    Exact(Length("access_token"), 0),
+                    status=Status.REVOKED,
+                    fingerprint=None,
+                    identity=None,
+                )
                 | models.Q(
                     ~models.Q(fingerprint=""),
                     status__in=LIVE,
@@ -146,9 +160,12 @@ class LeadExecConnection(ProviderActions, GuardedRow):
     def complete(self) -> None:
         """Fill in what follows from the token and the user. The row is due for refresh at once.
 
-        Raises FieldError if there is no refresh token.
+        Raises FieldError if there is no refresh token, or if a revoked row has one.
         """
         if self.status == Status.REVOKED:
+            if self.refresh_token or self.access_token:
+                raise FieldError("A LeadExecConnection that is revoked holds no tokens.")
+            self.revoked_at = self.revoked_at or timezone.now()
             return
         if not self.refresh_token:
             raise FieldError("A LeadExecConnection needs a refresh_token, unless it is revoked.")
@@ -209,6 +226,13 @@ class LeadExecConnection(ProviderActions, GuardedRow):
         wait = backoff(self.attempts, first=FIRST_WAIT, longest=LONGEST_WAIT) * jitter(0.5, 1)
         self.refresh_after = seconds_from_now(max(wait, retry_after or 0))
         self.last_error = storable(f"Not refreshed: {reason}")
+
+    def become_revoked(self, at: datetime) -> None:
+        """What ``erase()`` makes of the stored row."""
+        for name, value in columns_of_revoked(at).items():
+            setattr(self, name, value)
+        self.version += 1
+        self.mark_as_stored()
 
     def lives(self, min_ttl: float) -> bool:
         """Whether the stored access token is good for at least ``min_ttl`` more seconds."""

@@ -12,9 +12,12 @@ from .claims import Claim
 from .clock import backoff, jitter, seconds_from_now
 from .columns import columns
 from .conf import DAY
-from .fields import Ciphertext, EncryptedTextField, storable
+from .fields import EncryptedTextField, storable
 from .guarded import GuardedRow
 from .leases import LeasedQuerySet, released, retried_on_deadlock
+
+if TYPE_CHECKING:
+    from .models import LeadExecConnection
 
 # Seconds before the second try; the wait then doubles, up to a day.
 FIRST_WAIT = 30
@@ -26,6 +29,10 @@ class OutboxQuerySet(LeasedQuerySet["PendingRevocation"]):
     def overdue(self) -> Self:
         """Entries that the provider has not confirmed for 30 days."""
         return self.filter(requested_at__lte=timezone.now() - OVERDUE_AFTER)
+
+    def of(self, connection_key: int) -> Self:
+        """What is left to be told about this connection."""
+        return self.filter(connection_key=connection_key).order_by("pk")
 
     @retried_on_deadlock
     def write_claimed(self, claim: Claim["PendingRevocation"], *, confirmed: bool) -> bool:
@@ -64,6 +71,7 @@ if TYPE_CHECKING:
         def exclude(self, *args: Any, **kwargs: Any) -> OutboxQuerySet: ...
         def order_by(self, *field_names: Any) -> OutboxQuerySet: ...
         def overdue(self) -> OutboxQuerySet: ...
+        def of(self, connection_key: int) -> OutboxQuerySet: ...
 
 else:
     OutboxManager = models.Manager.from_queryset(OutboxQuerySet)
@@ -74,12 +82,17 @@ class PendingRevocation(GuardedRow):
 
     schedule = "retry_after"
     own_columns: ClassVar[frozenset[str]] = frozenset(
-        {"app_id", "refresh_token", "fingerprint", "batch", "lease_id", "lease_until"}
+        {
+            *("connection_key", "app_id", "refresh_token", "fingerprint", "batch"),
+            *("lease_id", "lease_until"),
+        }
     )
     free_columns: ClassVar[frozenset[str]] = frozenset(
         {"requested_at", "retry_after", "attempts", "last_error"}
     )
 
+    # No foreign key, because the entry outlives a connection that is deleted.
+    connection_key: int = columns.BigIntegerField(editable=False)
     app_id: str = columns.CharField(_("application ID"), max_length=100)
     refresh_token: EncryptedTextField = EncryptedTextField(editable=False)
     fingerprint: str = columns.CharField(max_length=64, editable=False)
@@ -99,7 +112,8 @@ class PendingRevocation(GuardedRow):
             ("release_pendingrevocation", _("Can let go of pending revocations"))
         ]
         indexes: ClassVar[list[models.Index]] = [
-            models.Index(fields=["fingerprint"], name="leadexec_outbox_token")
+            models.Index(fields=["connection_key"], name="leadexec_outbox_connection"),
+            models.Index(fields=["fingerprint"], name="leadexec_outbox_token"),
         ]
         constraints: ClassVar[list[models.BaseConstraint]] = [
             models.CheckConstraint(
@@ -111,21 +125,20 @@ class PendingRevocation(GuardedRow):
         return gettext("pending revocation %(number)s") % {"number": self.pk}
 
     @classmethod
-    def of_token(
-        cls, app_id: str, fingerprint: str, ciphertext: Ciphertext, batch: str, at: datetime
-    ) -> Self:
+    def of_connection(cls, row: "LeadExecConnection", batch: str, at: datetime) -> Self:
         """A new entry, unsaved. The ciphertext is taken over as it is, which needs no key."""
         return cls(
-            app_id=app_id,
-            refresh_token=ciphertext,
-            fingerprint=fingerprint,
+            connection_key=row.pk,
+            app_id=row.app_id,
+            refresh_token=row.refresh_token,
+            fingerprint=row.fingerprint or "",
             batch=batch,
             requested_at=at,
             retry_after=at,
         )
 
     def complete(self) -> None:
-        """Nothing follows from other columns: ``of_token()`` fills in all of them."""
+        """Nothing follows from other columns: ``of_connection()`` fills in all of them."""
 
     def record_failure(self, reason: str, retry_after: float | None = None) -> None:
         """Put off the next try. ``retry_after``: seconds the provider asked to wait."""

@@ -40,6 +40,22 @@ class Status(models.TextChoices):
 LIVE = (Status.ACTIVE, Status.REJECTED)
 
 
+def columns_of_revoked(at: datetime) -> dict[str, Any]:
+    """What a connection that was revoked ``at`` this time has in its columns: no tokens."""
+    return {
+        "status": Status.REVOKED,
+        "refresh_token": "",
+        "access_token": "",
+        "fingerprint": None,
+        "identity": None,
+        "expires_at": None,
+        "refresh_after": None,
+        "revoked_at": at,
+        "lease_id": "",
+        "lease_until": 0,
+    }
+
+
 @dataclass
 class RevokedBatch:
     """What one call has revoked: the keys of the connections, and the outbox entries."""
@@ -98,13 +114,12 @@ class ConnectionQuerySet(AdoptingQuerySet, LeasedQuerySet["LeadExecConnection"])
         return super().bulk_create(rows, *args, **kwargs)
 
     @retried_on_deadlock
-    def move_to_outbox(self, batch_name: str = "") -> RevokedBatch:
+    def move_to_outbox(self) -> RevokedBatch:
         """Revoke all live rows of this query set, in one transaction.
 
         Their tokens move to the outbox as they are, and all use of them stops at once.
-        ``batch_name``: the batch of an earlier call that they join; else they are a new one.
         """
-        batch = RevokedBatch(self.db, batch_name or uuid.uuid4().hex)
+        batch = RevokedBatch(self.db)
         with writing(self.model, self.db):
             self._move_to_outbox(batch)
         return batch
@@ -143,37 +158,17 @@ class ConnectionQuerySet(AdoptingQuerySet, LeasedQuerySet["LeadExecConnection"])
         while rows := list(live.filter(pk__gt=last).locked()[:CHUNK_SIZE]):
             last = rows[-1].pk
             PendingRevocation.objects.using(self.db).bulk_create(
-                PendingRevocation.of_token(
-                    row.app_id,
-                    row.fingerprint or "",
-                    row.refresh_token,
-                    batch.name,
-                    batch.requested_at,
-                )
-                for row in rows
-                if row.refresh_token
+                PendingRevocation.of_connection(row, batch.name, batch.requested_at) for row in rows
             )
             self.with_keys_of(rows).erase(batch.requested_at)
             batch.connection_keys += [row.pk for row in rows]
             for row in rows:
-                row.status = Status.REVOKED
+                row.become_revoked(batch.requested_at)
                 signals.send_after_commit(signals.connection_revoked, row)
 
     def erase(self, at: datetime) -> int:
         """Make these rows revoked ones, without tokens. Callers see to it where the tokens go."""
-        return self.write(  # nosec B106 # erased
-            status=Status.REVOKED,
-            refresh_token="",
-            access_token="",
-            fingerprint=None,
-            identity=None,
-            expires_at=None,
-            refresh_after=None,
-            revoked_at=at,
-            version=models.F("version") + 1,
-            lease_id="",
-            lease_until=0,
-        )
+        return self.write(**columns_of_revoked(at), version=models.F("version") + 1)
 
     erase.alters_data = True  # type: ignore[attr-defined]
 
@@ -198,11 +193,14 @@ class ConnectionQuerySet(AdoptingQuerySet, LeasedQuerySet["LeadExecConnection"])
                 lost = _find_lost(self.with_keys_of([claim.row for claim in mine]), mine, mark)
             self._release_lost(lost, mark)
             ended = [claim.row for claim in mine if claim.ends_connection and claim not in lost]
+            ended_at = timezone.now()
             if ended:
-                self.with_keys_of(ended).erase(timezone.now())
+                self.with_keys_of(ended).erase(ended_at)
         for claim in mine:
             if claim.is_held:
                 claim.row.lease_until = claim.lease_until = mark
+        for row in ended:
+            row.become_revoked(ended_at)
         return Unwritten(lost, locked)
 
     def _release_lost(self, lost: Sequence[Claim["LeadExecConnection"]], mark: int) -> None:
@@ -235,7 +233,7 @@ if TYPE_CHECKING:
         def expiring(self, within: float) -> ConnectionQuerySet: ...
         def holding(self, token: str | Secret) -> ConnectionQuerySet: ...
         def of_account(self, app_id: str, account_id: str) -> ConnectionQuerySet: ...
-        def move_to_outbox(self, batch_name: str = "") -> RevokedBatch: ...
+        def move_to_outbox(self) -> RevokedBatch: ...
 
 else:
     ConnectionManager = models.Manager.from_queryset(ConnectionQuerySet)

@@ -1,6 +1,7 @@
 """One revocation: stop all use of a connection at once, and tell the provider. Sync and async."""
 
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 
 from django.db import OperationalError
@@ -49,14 +50,13 @@ def start_revocation(connection: LeadExecConnection) -> Callable[[], bool]:
         revoke(connection)
         return lambda: False
 
-    def move() -> str:
+    def move() -> datetime:
         with writing(LeadExecConnection, using):
             return _move_row(connection, using)
 
     # The entry is not claimed yet: the lease could end before the function is called.
-    fingerprint = busy_on_conflict(using, move)
-    _forget_tokens(connection)
-    return partial(send_revocation, fingerprint, using)
+    connection.become_revoked(busy_on_conflict(using, move))
+    return partial(send_revocation, connection.pk, using)
 
 
 def _revocation(connection: LeadExecConnection) -> Steps[bool]:
@@ -74,48 +74,44 @@ def _move_to_outbox(
     """
     is_in_transaction = commits.is_in_transaction(using)
 
-    def move() -> Claim[PendingRevocation] | bool:
+    def move() -> tuple[datetime, Claim[PendingRevocation] | bool]:
         with writing(LeadExecConnection, using):
-            fingerprint = _move_row(connection, using)
+            revoked_at = _move_row(connection, using)
             if is_in_transaction:
-                commits.after_commit(lambda: send_revocation(fingerprint, using), using)
-                return False
-            # In the same transaction, because a key rotation changes the entry's fingerprint. An
-            # entry that cannot be found would be taken for one that the provider has confirmed.
-            return _claim_entry(fingerprint, using, conf)
+                commits.after_commit(lambda: send_revocation(connection.pk, using), using)
+                return revoked_at, False
+            # In the same transaction, or a refresh command could take the entry first.
+            return revoked_at, _claim_entry(connection.pk, using, conf)
 
-    claim = busy_on_conflict(using, move)
-    _forget_tokens(connection)
+    revoked_at, claim = busy_on_conflict(using, move)
+    connection.become_revoked(revoked_at)
     return claim
 
 
-def _move_row(connection: LeadExecConnection, using: str) -> str:
-    """Revoke the stored row; the fingerprint of the token that is now in the outbox."""
+def _move_row(connection: LeadExecConnection, using: str) -> datetime:
+    """Revoke the stored row; when it was revoked, which may be earlier."""
     mine = LeadExecConnection.objects.using(using).filter(pk=connection.pk)
-    # Revoking erases the row's fingerprint. Memory has it if the row is revoked already.
-    stored = mine.live().locked().values_list("fingerprint", flat=True).first()
-    mine.move_to_outbox()
-    return stored or connection.fingerprint or ""
+    mine.live().locked().first()
+    now = mine.move_to_outbox().requested_at
+    return mine.values_list("revoked_at", flat=True).first() or now
 
 
-def _forget_tokens(connection: LeadExecConnection) -> None:
-    """Make the object in memory like its row."""
-    connection.status = connection.Status.REVOKED
-    connection.access_token = connection.refresh_token = ""  # nosec B105 # erased
-    connection.mark_as_stored()
+def send_revocation(connection_key: int, using: str | None = None) -> bool:
+    """Tell the provider about one revoked connection now, if that is still to be done.
 
-
-def send_revocation(fingerprint: str, using: str | None = None) -> bool:
-    """Try the outbox entry of one token now; whether the provider has confirmed it."""
+    Returns whether the provider has confirmed.
+    """
     conf, alias = get_settings(), using or database_of()
-    claim = busy_on_conflict(alias, lambda: _claim_entry(fingerprint, alias, conf))
+    claim = busy_on_conflict(alias, lambda: _claim_entry(connection_key, alias, conf))
     return run(_send(claim, alias))
 
 
-def _claim_entry(fingerprint: str, using: str, conf: Settings) -> Claim[PendingRevocation] | bool:
-    """The outbox entry of a token; False if somebody else holds it, True if there is none."""
-    entries = PendingRevocation.objects.using(using).filter(fingerprint=fingerprint)
-    claims = entries.order_by("pk").claim(1, conf.lease_seconds(calls=CALLS))
+def _claim_entry(
+    connection_key: int, using: str, conf: Settings
+) -> Claim[PendingRevocation] | bool:
+    """A connection's outbox entry; False if somebody else holds it, True if there is none."""
+    entries = PendingRevocation.objects.using(using).of(connection_key)
+    claims = entries.claim(1, conf.lease_seconds(calls=CALLS))
     return claims[0] if claims else not entries.exists()
 
 
@@ -123,20 +119,23 @@ def _send(claim: Claim[PendingRevocation] | bool, using: str) -> Steps[bool]:
     """Tell the provider about a claimed entry; whether the entry is out of the outbox."""
     if isinstance(claim, bool):
         return claim
-    return (yield from give_back_on_error(claim, using, _tell(claim, using)))
+    return (yield from give_back_on_error(claim, using, _call(claim, using)))
 
 
-def _tell(claim: Claim[PendingRevocation], using: str) -> Steps[bool]:
-    outcome = yield network(partial(_ask, claim.row), is_owed=True)
+def _call(claim: Claim[PendingRevocation], using: str) -> Steps[bool]:
+    outcome = yield network(partial(_ask, claim), is_owed=True)
     finish = partial(_finish, claim, outcome, using)
     return bool((yield database(finish, is_owed=True)))
 
 
-def _finish(claim: Claim[PendingRevocation], outcome: RevokeOutcome, using: str) -> bool:
+def _finish(claim: Claim[PendingRevocation], outcome: RevokeOutcome | None, using: str) -> bool:
     """Write what the provider said; whether it has confirmed, and the entry is gone.
 
     An entry that others keep locked is sent again when its lease has ended.
     """
+    if outcome is None:
+        PendingRevocation.objects.using(using).release([claim])
+        return False
     believed = believe(outcome, using)
     record(claim, believed)
     try:
@@ -148,13 +147,18 @@ def _finish(claim: Claim[PendingRevocation], outcome: RevokeOutcome, using: str)
     return is_written and isinstance(believed, Revoked)
 
 
-def _ask(entry: PendingRevocation) -> RevokeOutcome:
-    """Call the provider about a claimed entry. Touches no database."""
+def _ask(claim: Claim[PendingRevocation]) -> RevokeOutcome | None:
+    """Call the provider about a claimed entry. Touches no database.
+
+    Returns None, without a call, if the lease could end first, and somebody else call as well.
+    """
+    if not claim.covers(CALLS * get_settings().timeout):
+        return None
     try:
-        token = entry.refresh_token.decrypt()
+        token = claim.row.refresh_token.decrypt()
     except DecryptionFailed:
         return Unavailable(UNREADABLE)
-    return get_client().revoke(token, entry.app_id)
+    return get_client().revoke(token, claim.row.app_id)
 
 
 def record(claim: Claim[PendingRevocation], outcome: RevokeOutcome) -> None:

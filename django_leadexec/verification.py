@@ -160,7 +160,7 @@ def _refuse_revoked(refresh_token: Secret) -> None:
     )
     entry = retry_on_deadlock(entries.db, entries.first)
     if entry:
-        send_revocation(entry.fingerprint)
+        send_revocation(entry.connection_key)
         raise RevocationPending(
             "This authorization has been revoked here, but LeadExec has not confirmed it yet."
         )

@@ -292,7 +292,7 @@ def test_no_expression_can_be_stored(row: LeadExecConnection, expression: Any) -
 
 
 def test_no_expression_can_be_inserted() -> None:
-    entry: Any = PendingRevocation(app_id="app", fingerprint="f", batch="b")
+    entry: Any = PendingRevocation(connection_key=1, app_id="app", fingerprint="f", batch="b")
     entry.requested_at = entry.retry_after = timezone.now()
     entry.refresh_token = Value("plain-by-value")
     with pytest.raises(FieldError), transaction.atomic():

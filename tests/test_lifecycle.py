@@ -12,16 +12,15 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth import get_user_model
-from django.db import DatabaseError, OperationalError, transaction
+from django.db import DatabaseError, transaction
 from django.db import connection as database
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
-from django_leadexec import lifecycle, revocation, signals
+from django_leadexec import lifecycle, signals
 from django_leadexec.exceptions import AuthorizationRejected, ProviderUnavailable
 from django_leadexec.leases import CLOCK_SKEW
 from django_leadexec.models import ConnectionQuerySet, LeadExecConnection, PendingRevocation
-from django_leadexec.outbox import OutboxQuerySet
 from django_leadexec.provider.client import Client
 from django_leadexec.session import LeadExecSession
 
@@ -201,61 +200,6 @@ def test_the_async_twin_does_the_same(provider: Provider) -> None:
     assert provider.refreshes["t"] == 1
 
 
-def test_revoke_stops_all_use_and_is_confirmed(provider: Provider) -> None:
-    row = make_connection("t")
-    assert row.revoke() is True
-    assert provider.revoked == {"t"}
-    assert not PendingRevocation.objects.exists()
-    stored = LeadExecConnection.objects.get()
-    assert stored.status == row.status == "revoked"
-    assert (plain(stored.refresh_token), plain(stored.access_token)) == ("", "")
-    assert (stored.fingerprint, stored.identity, stored.refresh_after) == (None, None, None)
-    assert stored.revoked_at is not None
-
-
-def test_revoke_with_the_provider_down_is_queued(provider: Provider) -> None:
-    row = make_connection("t")
-    provider.answers["disconnect t"] = stand_in.unavailable
-    assert row.revoke() is False
-    entry = PendingRevocation.objects.get()
-    assert plain(entry.refresh_token) == "t"
-    assert entry.retry_after is not None
-    assert entry.retry_after > timezone.now()
-    assert LeadExecConnection.objects.get().status == "revoked"
-
-
-def test_revoking_twice_tells_the_provider_once(provider: Provider) -> None:
-    row = make_connection("t")
-    stale = LeadExecConnection.objects.get()
-    assert row.revoke() is True
-    assert stale.revoke() is True
-    assert provider.calls["disconnectapplicationtoken"] == 1
-
-
-def test_revoke_inside_a_transaction_tells_the_provider_on_commit(provider: Provider) -> None:
-    row = make_connection("t")
-    with transaction.atomic():
-        assert row.revoke() is False
-        assert not provider.calls
-    assert provider.revoked == {"t"}
-    assert not PendingRevocation.objects.exists()
-
-
-def test_revoke_that_is_rolled_back_never_happened(provider: Provider) -> None:
-    row = make_connection("t")
-    with transaction.atomic():
-        row.revoke()
-        transaction.set_rollback(True)
-    assert not provider.calls
-    assert LeadExecConnection.objects.get().status == "active"
-
-
-def test_revoke_async(provider: Provider) -> None:
-    row = make_connection("t")
-    assert async_to_sync(row.arevoke)() is True
-    assert provider.revoked == {"t"}
-
-
 @pytest.mark.parametrize("delete", ["row", "query set", "user"])
 def test_deleting_queues_the_revocation(provider: Provider, delete: str) -> None:
     row = make_connection("t")
@@ -343,41 +287,6 @@ def test_a_write_that_fails_gives_the_row_back(
     assert row.get_access_token() == "access-2-for-t"
 
 
-def test_a_revocation_whose_write_fails_gives_its_entry_back(
-    provider: Provider, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    row = make_connection("t")
-
-    def fail(*args: object, **kwargs: object) -> None:
-        raise DatabaseError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(OutboxQuerySet, "write_claimed", fail)
-        with pytest.raises(DatabaseError):
-            row.revoke()
-    assert not is_leased(PendingRevocation.objects.get())
-    assert row.revoke() is True
-
-
-@pytest.mark.parametrize("is_locked", [True, False])
-def test_a_revocation_whose_entry_others_keep_locked_is_sent_again_later(
-    provider: Provider, monkeypatch: pytest.MonkeyPatch, is_locked: bool
-) -> None:
-    row = make_connection("t")
-
-    def fail(*args: object, **kwargs: object) -> None:
-        raise OperationalError
-
-    monkeypatch.setattr(OutboxQuerySet, "write_claimed", fail)
-    monkeypatch.setattr(revocation, "is_conflict", lambda error, using: is_locked)
-    if is_locked:
-        assert row.revoke() is False
-    else:
-        with pytest.raises(OperationalError):
-            row.revoke()
-    assert is_leased(PendingRevocation.objects.get()) is is_locked
-
-
 @pytest.mark.parametrize(
     "method",
     [
@@ -459,7 +368,6 @@ def break_the_call(patch: pytest.MonkeyPatch) -> None:
         raise Interrupted
 
     patch.setattr(Client, "refresh", fail)
-    patch.setattr(Client, "revoke", fail)
 
 
 def break_the_wait_for_a_lock(patch: pytest.MonkeyPatch) -> None:
@@ -479,10 +387,6 @@ GETTERS: dict[str, Callable[[LeadExecConnection], object]] = {
     "async": lambda row: async_to_sync(row.aget_access_token)(),
     "session": lambda row: get_leads(row.session()),
 }
-REVOKERS: dict[str, Callable[[LeadExecConnection], object]] = {
-    "sync": lambda row: row.revoke(),
-    "async": lambda row: async_to_sync(row.arevoke)(),
-}
 
 
 @pytest.mark.parametrize("broken", [break_the_call, break_the_wait_for_a_lock])
@@ -497,16 +401,3 @@ def test_an_error_between_claim_and_write_gives_the_row_back(
             get(row)
     assert not is_leased(LeadExecConnection.objects.get())
     assert row.get_access_token().endswith("-for-t")
-
-
-@pytest.mark.parametrize("revoke", REVOKERS.values(), ids=REVOKERS)
-def test_an_error_in_the_call_of_a_revocation_gives_its_entry_back(
-    provider: Provider, monkeypatch: pytest.MonkeyPatch, revoke: Any
-) -> None:
-    row = make_connection("t")
-    with monkeypatch.context() as patch:
-        break_the_call(patch)
-        with pytest.raises(Interrupted):
-            revoke(row)
-    assert not is_leased(PendingRevocation.objects.get())
-    assert row.revoke() is True

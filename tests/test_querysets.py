@@ -141,14 +141,13 @@ class TestMoveToOutbox:
         settings.LEADEXEC = settings.LEADEXEC | {"ENCRYPTION_KEYS": keys}
         assert plain(PendingRevocation.objects.get().refresh_token) == "t"
 
-    def test_each_call_is_a_batch_of_its_own_unless_it_joins_another(self) -> None:
-        for token in ("a", "b", "c"):
+    def test_each_call_is_a_batch_of_its_own(self) -> None:
+        for token in ("a", "b"):
             make_connection(token)
         first = rows.holding("a").move_to_outbox()
-        rows.holding("b").move_to_outbox(first.name)
-        rows.holding("c").move_to_outbox()
+        rows.holding("b").move_to_outbox()
         batches = PendingRevocation.objects.order_by("pk").values_list("batch", flat=True)
-        assert [name == first.name for name in batches] == [True, True, False]
+        assert [name == first.name for name in batches] == [True, False]
 
     def test_a_revocation_makes_another_version_of_the_row(self) -> None:
         before = make_connection().version

@@ -135,6 +135,7 @@ def test_whichever_way_a_column_of_the_package_is_written_it_is_refused(
 def test_what_is_no_text_is_never_stored_as_it_is(value: object) -> None:
     now = timezone.now()
     entry = PendingRevocation(
+        connection_key=1,
         app_id="a",
         refresh_token=value,
         fingerprint="f",

@@ -125,7 +125,12 @@ def test_an_outbox_entry_without_a_fingerprint_is_refused() -> None:
     now = timezone.now()
     with pytest.raises(IntegrityError), transaction.atomic():
         PendingRevocation.objects.create(
-            app_id="a", refresh_token="t", fingerprint="", requested_at=now, retry_after=now
+            connection_key=1,
+            app_id="a",
+            refresh_token="t",
+            fingerprint="",
+            requested_at=now,
+            retry_after=now,
         )
 
 
@@ -251,6 +256,37 @@ def test_a_row_that_was_loaded_without_its_user_writes_nothing(
     row = LeadExecConnection.objects.only("status").get()
     with django_assert_num_queries(0):
         row.save()
+
+
+@pytest.mark.parametrize("change", [{"status": "revoked"}, {"last_error": "mine"}])
+def test_a_change_of_a_column_that_was_not_loaded_is_refused_and_named(
+    change: dict[str, Any],
+) -> None:
+    make_connection("t")
+    row = rows.only("user").get()
+    [(name, value)] = change.items()
+    setattr(row, name, value)
+    with pytest.raises(FieldError, match=name):
+        row.save()
+    assert getattr(rows.get(), name) != value
+
+
+def test_a_revoked_row_with_a_token_is_refused() -> None:
+    for tokens in ({"refresh_token": "t"}, {"access_token": "t"}):
+        row: Any = LeadExecConnection(user=make_user(), status="revoked", **tokens)
+        with pytest.raises(FieldError, match="holds no tokens"):
+            row.save()
+        with pytest.raises(FieldError, match="holds no tokens"):
+            rows.bulk_create([row])
+        model = historical("LeadExecConnection")
+        with pytest.raises(IntegrityError), transaction.atomic():
+            model.objects.create(user_id=row.user_id, status="revoked", app_id="a", **tokens)
+    assert not rows.exists()
+
+
+def test_a_revoked_row_without_tokens_is_stored_with_its_time() -> None:
+    row = rows.create(user=make_user(), status="revoked")
+    assert rows.get().revoked_at == row.revoked_at is not None
 
 
 class TestAnOutboxEntry:

@@ -1,6 +1,8 @@
 import django.db.models.deletion
 from django.conf import settings
 from django.db import migrations, models
+from django.db.models.functions import Length
+from django.db.models.lookups import Exact
 
 import django_leadexec.fields
 
@@ -24,6 +26,7 @@ class Migration(migrations.Migration):
                 ),
                 ("lease_id", models.CharField(default="", editable=False, max_length=32)),
                 ("lease_until", models.BigIntegerField(default=0, editable=False)),
+                ("connection_key", models.BigIntegerField(editable=False)),
                 ("app_id", models.CharField(max_length=100, verbose_name="application ID")),
                 ("refresh_token", django_leadexec.fields.EncryptedTextField(editable=False)),
                 ("fingerprint", models.CharField(editable=False, max_length=64)),
@@ -42,7 +45,10 @@ class Migration(migrations.Migration):
                 "verbose_name": "pending revocation",
                 "verbose_name_plural": "pending revocations",
                 "permissions": [("release_pendingrevocation", "Can let go of pending revocations")],
-                "indexes": [models.Index(fields=["fingerprint"], name="leadexec_outbox_token")],
+                "indexes": [
+                    models.Index(fields=["connection_key"], name="leadexec_outbox_connection"),
+                    models.Index(fields=["fingerprint"], name="leadexec_outbox_token"),
+                ],
                 "constraints": [
                     models.CheckConstraint(
                         condition=models.Q(("fingerprint", ""), _negated=True),
@@ -162,7 +168,11 @@ class Migration(migrations.Migration):
                     models.CheckConstraint(
                         condition=models.Q(
                             models.Q(
-                                ("fingerprint", None), ("identity", None), ("status", "revoked")
+                                Exact(Length("refresh_token"), 0),
+                                Exact(Length("access_token"), 0),
+                                ("fingerprint", None),
+                                ("identity", None),
+                                ("status", "revoked"),
                             ),
                             models.Q(
                                 models.Q(("fingerprint", ""), _negated=True),

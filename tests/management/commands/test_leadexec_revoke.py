@@ -109,14 +109,29 @@ def test_what_leadexec_does_not_confirm_stays_queued_and_can_not_be_used(
     assert outbox.get().attempts == 1
 
 
-def test_what_is_revoked_is_not_counted_again(provider: Provider, ada: Any) -> None:
+def test_what_is_queued_is_sent_and_counted_when_it_is_started_again(
+    provider: Provider, ada: Any
+) -> None:
     make_connection("t1", user=ada)
-    revoke("--user=ada", "--seconds=0")
-    assert outbox.exists()
+    make_connection("of-another-user").revoke()
+    LeadExecConnection.objects.live().move_to_outbox()
+    code, counts, _ = revoke("--user=ada", "--seconds=0")
+    assert (code, counted(counts)) == (1, (0, 0, 1))
+    code, counts, _ = revoke("--user=ada")
+    assert (code, counted(counts)) == (0, (0, 1, 0))
     code, counts, _ = revoke("--user=ada")
     assert (code, counted(counts)) == (0, (0, 0, 0))
-    code, counts, _ = revoke("--all")
-    assert (code, counted(counts)) == (0, (0, 1, 0))
+
+
+def test_what_leadexec_has_not_confirmed_yet_is_never_told_as_confirmed(
+    provider: Provider, ada: Any
+) -> None:
+    make_connection("t1", user=ada)
+    provider.answers["disconnect t1"] = stand_in.unavailable
+    assert revoke("--user=ada")[0] == 1
+    # It is not due again yet.
+    code, counts, _ = revoke("--user=ada")
+    assert (code, counted(counts)) == (1, (0, 0, 1))
 
 
 def test_without_seconds_all_of_it_is_queued(provider: Provider) -> None:
