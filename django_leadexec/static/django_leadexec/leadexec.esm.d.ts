@@ -53,7 +53,10 @@ export type SiteErrorCode =
 
 export type ErrorCode = PageErrorCode | SiteErrorCode;
 
-/** What `connect()`, `disconnect()` and `state()` fail with. */
+/**
+ * What `connect()`, `disconnect()` and `state()` fail with. The message is for the visitor, but in
+ * English if the page has not had the button's markup yet, and the code "network" or "unexpected".
+ */
 export class LeadExecError extends Error {
   constructor(code: ErrorCode, message?: string, options?: { cause?: unknown });
   readonly name: "LeadExecError";
