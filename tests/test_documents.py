@@ -1,6 +1,10 @@
 """What the documents name exists, and the code cites only what the repository has."""
 
+import ast
+import io
 import re
+import tokenize
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -163,3 +167,61 @@ def test_the_architecture_says_for_each_module_where_a_change_goes() -> None:
     }
     modules -= {"__init__", "importing", "migrations", "provider", "refresh"}
     assert {name for name in modules if not name.endswith("__init__")} - named == set()
+
+
+def rule(title: str) -> str:
+    """One of the architecture's rules, in one line."""
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    [found] = re.findall(rf"^\d\. \*\*{title}\.?\*\*(.*?)(?=^\d\. |^#)", text, re.M | re.S)
+    return " ".join(found.split())
+
+
+def test_the_architecture_names_who_meets_the_provider() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]
+    [meets] = [one for one in contracts["contracts"] if one["id"] == "who-meets-the-provider"]
+    allowed = {name.removeprefix("django_leadexec.") for name in meets["allowed_importers"]}
+    named = re.findall(r"`(\w+)/?`", rule("Few modules meet the provider"))
+    assert sorted(named) == sorted(allowed)
+
+
+def lines_of_code(source: str) -> set[int]:
+    """The numbers of the lines that are more than a docstring, a comment or blank."""
+    layout = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in layout | {tokenize.ENDMARKER}:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(source)):
+        can_have_docstring = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef | ast.Module
+        if isinstance(node, can_have_docstring) and ast.get_docstring(node) is not None:
+            docstring = node.body[0]
+            lines -= set(range(docstring.lineno, (docstring.end_lineno or 0) + 1))
+    return lines
+
+
+def attributes_set(of_class: ast.ClassDef) -> set[str]:
+    return {
+        node.attr
+        for node in ast.walk(of_class)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "self"
+    }
+
+
+def test_the_parts_of_the_package_are_as_small_as_the_architecture_says() -> None:
+    most_in_module, most_in_class, most_attributes = map(
+        int, re.findall(r"at most (\d+)", rule("Small parts"))
+    )
+    modules = [path for path in PACKAGE.rglob("*.py") if path.parent.name != "migrations"]
+    assert len(modules) > 100
+    for path in modules:
+        source = path.read_text("utf-8")
+        assert len(source.splitlines()) <= most_in_module, name_of(path)
+        code = lines_of_code(source)
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ClassDef):
+                own = code.intersection(range(node.lineno, (node.end_lineno or 0) + 1))
+                assert len(own) <= most_in_class, f"{name_of(path)}: {node.name}"
+                assert len(attributes_set(node)) <= most_attributes, f"{name_of(path)}: {node.name}"
