@@ -8,8 +8,11 @@ import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+
+from django_leadexec.checks import SITE
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "django_leadexec"
@@ -104,6 +107,14 @@ def test_each_path_that_a_document_names_exists(document: Path) -> None:
     for name in re.findall(rf"`((?:{folders})/[\w./-]*)`", prose(document)):
         places = (ROOT, PACKAGE / "templates", PACKAGE / "static")
         assert any((place / name).exists() for place in places), name
+
+
+def test_who_makes_a_release_is_told_each_file_with_the_sites_address() -> None:
+    address = urlsplit(SITE).netloc
+    having = {name_of(path) for path in text_files() if address in path.read_text("utf-8")}
+    text = (ROOT / "docs" / "releasing.md").read_text("utf-8")
+    section = text.partition("\n## Before the first one\n")[2].partition("\n## ")[0]
+    assert set(re.findall(r"`([\w/]+\.\w+)`", section)) == having
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
