@@ -14,6 +14,8 @@ import pytest
 
 from django_leadexec.checks import SITE
 
+from .neighbours.test_neighbours import ANY_DATABASE
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "django_leadexec"
 FOLDERS = (
@@ -148,6 +150,19 @@ def test_the_browsers_that_are_documented_are_those_that_are_asked() -> None:
     text = (ROOT / "docs" / "button.md").read_text("utf-8")
     section = text.partition("\n## Browsers\n")[2].partition("\n## ")[0]
     assert set(re.findall(r"`(test_\w+::\w+)`", section)) == asked
+
+
+def test_the_page_of_neighbours_names_each_that_is_tested() -> None:
+    text = (ROOT / "docs" / "neighbours.md").read_text("utf-8")
+    visited = re.findall(r"^\|.* \| `(\w+)` in `tests/neighbours/` \|$", text, re.M)
+    source = (ROOT / "tests" / "neighbours" / "test_neighbours.py").read_text("utf-8")
+    alone = re.findall(r'visit\("(\w+)"', source)
+    assert sorted(visited) == sorted([*ANY_DATABASE, *alone])
+    folders = ("apis", "databases", "doubles", "servers", "tasks", "themes")
+    modules = {
+        name_of(path) for folder in folders for path in (ROOT / "tests" / folder).glob("test_*.py")
+    }
+    assert modules <= set(re.findall(r"`(tests/[\w/.]+)` \|$", text, re.M))
 
 
 def where_a_change_goes() -> list[list[str]]:
