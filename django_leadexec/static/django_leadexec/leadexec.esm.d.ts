@@ -54,8 +54,8 @@ export type SiteErrorCode =
 export type ErrorCode = PageErrorCode | SiteErrorCode;
 
 /**
- * What `connect()`, `disconnect()` and `state()` fail with. The message is for the visitor, but in
- * English if the page has not had the button's markup yet, and the code "network" or "unexpected".
+ * What `connect()`, `disconnect()` and `state()` fail with. The message is for the visitor. With the
+ * code "network" or "unexpected" it is in English unless the button is on the page.
  */
 export class LeadExecError extends Error {
   constructor(code: ErrorCode, message?: string, options?: { cause?: unknown });
