@@ -25,7 +25,7 @@ PYTHONS = {
     "6.1": ["3.12", "3.13", "3.14"],
 }
 # As `make test-fast` does. What needs a browser or a server of its own is no matter of versions.
-QUICK = "not slow and not browser and not cluster and not redis and not rabbitmq"
+QUICK = "not slow and not browser and not cluster and not redis and not rabbitmq and not node"
 MATRIX = [(python, django) for django, pythons in PYTHONS.items() for python in pythons]
 
 

@@ -168,11 +168,9 @@ def throttled_texts() -> dict[str, str]:
 
 
 def _connected_texts() -> dict[str, str]:
-    return {
-        "connected": gettext("You are connected with LeadExec."),
-        "disconnecting": gettext("Disconnecting…"),
-        "network": gettext("This site could not be reached. Check your connection and try again."),
-    }
+    texts = _texts()
+    needed = {name: texts[name] for name in ("connected", "network", "unexpected")}
+    return needed | {"disconnecting": gettext("Disconnecting…")}
 
 
 def _is_second(request: HttpRequest) -> bool:

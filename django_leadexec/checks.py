@@ -187,10 +187,11 @@ def _find_risks() -> list[Problem]:
                 "W008",
                 f"Another site under the same domain can replace {' and '.join(open_to_siblings)}.",
                 "It could put its own session into a visitor's browser, and get what the visitor "
-                "connects. A name that begins with __Host- stops that, and so does a CSRF token in "
-                "the session: set SESSION_COOKIE_NAME = '__Host-sessionid' and CSRF_COOKIE_NAME = "
-                "'__Host-csrftoken', with both cookies secure, of the path '/' and of no domain; "
-                "or set CSRF_USE_SESSIONS = True.",
+                "connects. Names that begin with __Host- stop that: set SESSION_COOKIE_NAME = "
+                "'__Host-sessionid' and CSRF_COOKIE_NAME = '__Host-csrftoken', with both cookies "
+                "secure, of the path '/' and of no domain. CSRF_USE_SESSIONS = True helps less: a "
+                "page's CSRF token then counts only with the session it was made in. It silences "
+                "this check.",
             )
         )
     return risks

@@ -2,7 +2,8 @@
 
 There is no row yet whose lease could keep others from asking. So a key in the default cache says
 that somebody asks. Whoever posts the same token meanwhile waits for the answer, which is in the
-cache for some seconds, its access token encrypted. Processes that share no cache each ask once.
+cache for some seconds, its access token and account encrypted. Processes that share no cache each
+ask once.
 """
 
 import json
@@ -102,7 +103,7 @@ def _in_cache(do: Callable[..., Any], *args: Any, failed: Any = None) -> Any:
 
 def _pack(answer: Answer) -> str:
     outcome = answer.outcome
-    kept: dict[str, Any] = {"account_id": answer.account_id}
+    kept: dict[str, Any] = {"account_id": crypto.encrypt(answer.account_id)}
     if isinstance(outcome, Fresh):
         kept["access_token"] = crypto.encrypt(outcome.access_token)
         kept["expires_at"] = outcome.expires_at
@@ -122,4 +123,4 @@ def _unpack(packed: str) -> Answer:
         outcome = Refused(kept["reason"])
     else:
         outcome = Unavailable(kept["reason"], kept["retry_after"])
-    return Answer(outcome, kept["account_id"])
+    return Answer(outcome, crypto.decrypt(kept["account_id"]).reveal())

@@ -9,6 +9,7 @@ from pathlib import Path
 from django.core.management import load_command_class
 
 from django_leadexec.conf import Settings
+from django_leadexec.refresh.options import NUMBERS
 from django_leadexec.sandbox.conf import Options as SandboxOptions
 from django_leadexec.setting_rules import RULES
 from django_leadexec.urls import urlpatterns
@@ -79,8 +80,21 @@ def options_table(command: str) -> str:
     for action in parser._actions:
         if not DJANGOS & set(action.option_strings):
             text = parser._get_formatter()._expand_help(action) if action.help else ""
-            rows.append([code(usage(action)), " ".join(text.split())])
+            meaning = "; ".join(filter(None, [" ".join(text.split()), values(action)]))
+            rows.append([code(usage(action)), meaning])
     return table(["option", "meaning"], rows)
+
+
+def values(action: argparse.Action) -> str:
+    """Which values an option takes, in words; "" if any, or if it takes none."""
+    if action.choices:
+        return " or ".join(code(str(choice)) for choice in action.choices)
+    if action.type is None or action.dest not in NUMBERS:
+        return ""
+    kind, least, most = NUMBERS[action.dest]
+    what = "a whole number" if kind is int else "a number"
+    # The largest value of an option without a limit only keeps the databases from failing.
+    return f"{what}, {least:,} or more" if most >= 10**12 else f"{what} from {least:,} to {most:,}"
 
 
 def usage(action: argparse.Action) -> str:

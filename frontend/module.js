@@ -30,13 +30,20 @@ async function request(url, options = {}) {
       headers: { Accept: "application/json", ...options.headers },
     });
   } catch (cause) {
-    throw new LeadExecError("network", "The site could not be reached.", { cause });
+    throw new LeadExecError("network", words("Network", "The site could not be reached."), {
+      cause,
+    });
   }
   const answer = await response.json().catch(() => null);
   if (response.ok && answer) return answer;
-  const { code = "unexpected", message = "The site's answer makes no sense." } =
+  const { code = "unexpected", message = words("Unexpected", "The site's answer makes no sense.") } =
     answer?.error ?? {};
   throw new LeadExecError(code, message);
+}
+
+/* The site's own words, in its markup. Before there is any, what the module says is in English. */
+function words(name, english) {
+  return mounted?.element.querySelector(".leadexec")?.dataset[`text${name}`] ?? english;
 }
 
 /* What leadexec:state answers: who is connected, and what a page needs. */
@@ -138,11 +145,8 @@ class Button {
   }
 
   tell({ code, message }) {
-    // What the module itself has to say is in English: the site's words are in its markup.
-    const { textNetwork } = this.element.querySelector(".leadexec")?.dataset ?? {};
-    const words = code === "network" ? (textNetwork ?? message) : message;
-    const options = { bubbles: true, cancelable: true, detail: { code, message: words } };
-    if (this.element.dispatchEvent(new CustomEvent("leadexec:error", options))) this.say(words);
+    const options = { bubbles: true, cancelable: true, detail: { code, message } };
+    if (this.element.dispatchEvent(new CustomEvent("leadexec:error", options))) this.say(message);
   }
 
   /* The page stays, and shows what is so now. */

@@ -4,6 +4,7 @@ It serves the example with its sandbox on a database of its own, and photographs
 """
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -141,6 +142,18 @@ def answer_dialog(page: "Page", answer: str) -> None:
     opened.value.get_by_role("button", name=answer, exact=True).click()
 
 
+def customize(page: "Page") -> None:
+    """Give the button the look that the documentation shows."""
+    text = (ROOT / "docs" / "button.md").read_text("utf-8")
+    [css] = re.findall(r"^```css\n(.*?)^```$", text, re.M | re.S)
+    page.add_style_tag(content=css)
+
+
+def customize_and_lose_the_network(page: "Page") -> None:
+    customize(page)
+    lose_the_network(page)
+
+
 def cancel(page: "Page") -> None:
     answer_dialog(page, "Cancel")
     page.locator(".leadexec-error:not(:empty)").wait_for()
@@ -208,6 +221,8 @@ def take_all(play: "Playwright", url: str, sessions: dict[str, str]) -> None:
     take("confirm-page", "/", come_to_confirm, of=".card", user="demo")
     take("connected", "/", user="maple-realty")
     take("connected-narrow", "/", user="maple-realty", width=320)
+    take("customized", "/welcome/", customize_and_lose_the_network)
+    take("customized-connected", "/", customize, user="maple-realty")
     take(
         "admin-revoke",
         "/admin/django_leadexec/leadexecconnection/",

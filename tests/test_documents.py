@@ -1,11 +1,20 @@
 """What the documents name exists, and the code cites only what the repository has."""
 
+import ast
+import io
 import re
+import tokenize
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+
+from django_leadexec.checks import SITE
+
+from .neighbours.test_neighbours import ANY_DATABASE
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "django_leadexec"
@@ -102,6 +111,14 @@ def test_each_path_that_a_document_names_exists(document: Path) -> None:
         assert any((place / name).exists() for place in places), name
 
 
+def test_who_makes_a_release_is_told_each_file_with_the_sites_address() -> None:
+    address = urlsplit(SITE).netloc
+    having = {name_of(path) for path in text_files() if address in path.read_text("utf-8")}
+    text = (ROOT / "docs" / "releasing.md").read_text("utf-8")
+    section = text.partition("\n## Before the first one\n")[2].partition("\n## ")[0]
+    assert set(re.findall(r"`([\w/]+\.\w+)`", section)) == having
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_each_test_that_a_document_names_exists(document: Path) -> None:
     for module, name in re.findall(r"`(test_\w+)::(\w+)`", document.read_text("utf-8")):
@@ -135,6 +152,19 @@ def test_the_browsers_that_are_documented_are_those_that_are_asked() -> None:
     assert set(re.findall(r"`(test_\w+::\w+)`", section)) == asked
 
 
+def test_the_page_of_neighbours_names_each_that_is_tested() -> None:
+    text = (ROOT / "docs" / "neighbours.md").read_text("utf-8")
+    visited = re.findall(r"^\|.* \| `(\w+)` in `tests/neighbours/` \|$", text, re.M)
+    source = (ROOT / "tests" / "neighbours" / "test_neighbours.py").read_text("utf-8")
+    alone = re.findall(r'visit\("(\w+)"', source)
+    assert sorted(visited) == sorted([*ANY_DATABASE, *alone])
+    folders = ("apis", "databases", "doubles", "servers", "tasks", "themes")
+    modules = {
+        name_of(path) for folder in folders for path in (ROOT / "tests" / folder).glob("test_*.py")
+    }
+    assert modules <= set(re.findall(r"`(tests/[\w/.]+)` \|$", text, re.M))
+
+
 def where_a_change_goes() -> list[list[str]]:
     """The rows of the architecture's table: subject, modules, tests."""
     text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
@@ -163,3 +193,61 @@ def test_the_architecture_says_for_each_module_where_a_change_goes() -> None:
     }
     modules -= {"__init__", "importing", "migrations", "provider", "refresh"}
     assert {name for name in modules if not name.endswith("__init__")} - named == set()
+
+
+def rule(title: str) -> str:
+    """One of the architecture's rules, in one line."""
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    [found] = re.findall(rf"^\d\. \*\*{title}\.?\*\*(.*?)(?=^\d\. |^#)", text, re.M | re.S)
+    return " ".join(found.split())
+
+
+def test_the_architecture_names_who_meets_the_provider() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]
+    [meets] = [one for one in contracts["contracts"] if one["id"] == "who-meets-the-provider"]
+    allowed = {name.removeprefix("django_leadexec.") for name in meets["allowed_importers"]}
+    named = re.findall(r"`(\w+)/?`", rule("Few modules meet the provider"))
+    assert sorted(named) == sorted(allowed)
+
+
+def lines_of_code(source: str) -> set[int]:
+    """The numbers of the lines that are more than a docstring, a comment or blank."""
+    layout = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in layout | {tokenize.ENDMARKER}:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(source)):
+        can_have_docstring = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef | ast.Module
+        if isinstance(node, can_have_docstring) and ast.get_docstring(node) is not None:
+            docstring = node.body[0]
+            lines -= set(range(docstring.lineno, (docstring.end_lineno or 0) + 1))
+    return lines
+
+
+def attributes_set(of_class: ast.ClassDef) -> set[str]:
+    return {
+        node.attr
+        for node in ast.walk(of_class)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "self"
+    }
+
+
+def test_the_parts_of_the_package_are_as_small_as_the_architecture_says() -> None:
+    most_in_module, most_in_class, most_attributes = map(
+        int, re.findall(r"at most (\d+)", rule("Small parts"))
+    )
+    modules = [path for path in PACKAGE.rglob("*.py") if path.parent.name != "migrations"]
+    assert len(modules) > 100
+    for path in modules:
+        source = path.read_text("utf-8")
+        assert len(source.splitlines()) <= most_in_module, name_of(path)
+        code = lines_of_code(source)
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ClassDef):
+                own = code.intersection(range(node.lineno, (node.end_lineno or 0) + 1))
+                assert len(own) <= most_in_class, f"{name_of(path)}: {node.name}"
+                assert len(attributes_set(node)) <= most_attributes, f"{name_of(path)}: {node.name}"

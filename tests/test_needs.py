@@ -1,8 +1,23 @@
 """What a machine lacks is a skip with a reason, and in CI a failure."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from tests.needs import NEEDS, skip_for_want
+
+ROOT = Path(__file__).parents[1]
+# Each need as people know it.
+NAMES = {
+    "browser": "Chromium",
+    "firefox": "Firefox",
+    "node": "Node.js",
+    "gettext": "gettext",
+    "cluster": "PostgreSQL's binaries",
+    "redis": "Redis",
+    "rabbitmq": "RabbitMQ",
+}
 
 
 def test_a_want_is_a_skip_on_a_developers_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,3 +42,18 @@ def test_a_browser_is_found_on_the_path_or_by_its_variable(
     assert missing() is not None
     monkeypatch.setenv(name, "/opt/browser")
     assert missing() is None
+
+
+def test_a_contributor_is_told_what_a_machine_may_lack() -> None:
+    text = " ".join((ROOT / "CONTRIBUTING.md").read_text("utf-8").split())
+    [told] = re.findall(r"your machine lacks are skipped with a reason: (.*?)\. `make", text)
+    assert set(told.split(", ")) == {NAMES[need] for need in NEEDS}
+
+
+def test_the_quick_tests_are_the_same_wherever_they_are_named() -> None:
+    chosen = {
+        name: re.findall(r'"(not slow and .+?)"', (ROOT / name).read_text("utf-8"))
+        for name in ("Makefile", "noxfile.py", "scripts/mutate.py")
+    }
+    assert len({markers for found in chosen.values() for markers in found}) == 1
+    assert all(chosen.values())

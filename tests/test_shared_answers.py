@@ -186,9 +186,11 @@ class TestAtTheCallback:
         provider.held.clear()
         assert [thread.result().json()["status"] for thread in threads] == ["connected"] * 2  # type: ignore[attr-defined]
 
-    def test_the_cache_never_holds_a_token_as_text(
-        self, provider: Provider, at_once: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_the_cache_never_holds_a_token_or_an_account_as_text(
+        self, provider: Provider, at_once: Callable[..., Any], monkeypatch: pytest.MonkeyPatch,
+        configure: Callable[..., None],
+    ) -> None:  # fmt: skip
+        configure(IDENTIFY="tests.site.identify")
         kept: list[str] = []
         keep = locmem.LocMemCache.set
 
@@ -201,6 +203,8 @@ class TestAtTheCallback:
         [answer] = [text for text in kept if "access_token" in text]
         assert "expires_at" in answer
         assert NEW not in "".join(kept)
+        assert LeadExecConnection.objects.get().account_id == "acme"
+        assert '"acme"' not in "".join(kept)
         assert f"access-1-for-{NEW}" not in "".join(kept)
         assert f"asking:{NEW}" not in repr(locmem._caches)  # type: ignore[attr-defined]
 

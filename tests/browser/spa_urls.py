@@ -20,6 +20,12 @@ def example(language: str) -> str:
     return max((text for name, text in BLOCKS if name == language), key=len)
 
 
+def block(language: str, word: str) -> str:
+    """The only block of this language that has this word."""
+    [found] = [text for name, text in BLOCKS if name == language and word in text]
+    return found
+
+
 api: dict[str, Any] = {"__name__": "api"}
 exec(compile(example("python"), "docs/single-page.md", "exec"), api)  # noqa: S102 - our own page
 

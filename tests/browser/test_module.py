@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from django_leadexec.models import LeadExecConnection, PendingRevocation
 from tests.browser.conftest import CONNECTED, ON_CLICK, ORIGIN, Site, body_of, in_each_engine
-from tests.browser.spa_urls import ROOT, example
+from tests.browser.spa_urls import ROOT, block, example
 from tests.browser.test_button_script import AUTOMATIC, RECORD_EVENTS, seen
 from tests.browser.test_flows import Visitor
 from tests.needs import NODE_MODULES
@@ -272,6 +272,54 @@ def test_a_disconnect_without_a_network_is_told_in_the_sites_words(bare: BarePag
     site.page.route("**/leadexec/state/", lambda route: route.abort())
     button.click()
     site.says("status", "This site could not be reached.")
+
+
+NO_SENSE = "Something went wrong. Reload the page and try again."
+
+
+@pytest.mark.parametrize("connections", [(), ("acme",)])
+def test_an_answer_that_makes_no_sense_is_told_in_the_sites_words(
+    bare: BarePage, site: Site, connections: tuple[str, ...]
+):
+    bare.show(*connections)
+    bare.open()
+    site.page.locator(".leadexec").wait_for()
+    site.csrf_token = None  # the state is an error page
+    site.page.evaluate("button.refresh().catch(() => {})")
+    site.says("status", NO_SENSE)
+    assert seen(site, "error") == [{"code": "unexpected", "message": NO_SENSE}]
+    failing = "leadexec.disconnect().catch((error) => error.message)"
+    assert site.page.evaluate(failing) == NO_SENSE
+
+
+def test_the_example_says_in_the_pages_words_that_the_button_does_not_come(
+    bare: BarePage, site: Site
+):
+    site.html = (
+        f'<!doctype html><html lang="en"><title>Page</title><body>{block("html", "problem")}'
+        f'<script type="module">{block("js", "problem")}</script></body></html>'
+    )
+    site.csrf_token = None
+    site.page.goto(f"{ORIGIN}/page/")
+    site.page.get_by_text("LeadExec can't be used just now.").wait_for()
+    site.csrf_token = "s" * 64
+    again = site.page.get_by_role("button", name="Try again")
+    again.click()
+    site.page.locator("#leAppButton").wait_for()
+    again.wait_for(state="hidden")
+    assert site.page.get_by_role("alert").first.text_content() == ""
+
+
+def test_a_page_can_say_an_error_itself(bare: BarePage, site: Site):
+    bare.open(
+        head=f"{RECORD_EVENTS}<script>"
+        "addEventListener('leadexec:error', (event) => event.preventDefault());</script>"
+    )
+    site.page.locator("#leAppButton").wait_for()
+    site.csrf_token = None
+    site.page.evaluate("button.refresh().catch(() => {})")
+    assert seen(site, "error") == [{"code": "unexpected", "message": NO_SENSE}]
+    assert site.page.get_by_role("status").text_content() == ""
 
 
 def test_a_disconnect_counts_though_the_new_state_does_not_come(bare: BarePage, site: Site):

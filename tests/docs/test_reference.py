@@ -2,20 +2,23 @@
 
 import importlib
 import inspect
+import json
 import re
 import sys
 from dataclasses import MISSING, fields
+from io import StringIO
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from django.core.management import call_command
 
 from django_leadexec import exceptions, signals
 from django_leadexec.conf import Settings
 from django_leadexec.importing.importer import Tally as ImportTally
 from django_leadexec.mass_revocation import RevocationReport
 from django_leadexec.refresh import Report
-from django_leadexec.refresh.options import TASK_SECONDS
+from django_leadexec.refresh.options import NUMBERS, TASK_SECONDS
 from django_leadexec.responses import ERRORS
 from django_leadexec.rotation import Tally as RotationTally
 from django_leadexec.sandbox.conf import Options
@@ -66,6 +69,15 @@ def test_the_tables_of_options_have_what_the_commands_take(tables: ModuleType) -
     assert sorted(tables.COMMANDS) == sorted(path.stem for path in commands)
 
 
+def test_the_tables_of_options_say_which_values_they_take(tables: ModuleType) -> None:
+    table = tables.options_table("refresh_leadexec_tokens")
+    assert "(default: 16); a whole number from 1 to 256 |" in table
+    assert "at most; a number from 0.01 to 100,000 |" in table
+    assert "of each kind at most; a whole number, 1 or more |" in table
+    assert table.count("1800 at most with --watch") == 1
+    assert "; `csv` or `jsonl` |" in tables.options_table("import_leadexec_tokens")
+
+
 def test_each_address_is_in_the_table(tables: ModuleType) -> None:
     names = ["callback", "disconnect", "confirm", "connect", "state"]
     assert first_cells(tables.urls_table()) == [f"leadexec:{name}" for name in names]
@@ -106,6 +118,22 @@ def test_each_key_of_the_json_is_told(command: str, report: type, more: set[str]
         for name in re.findall(r"`(\w+)`", line.split(" | ")[0])
     }
     assert told == {field.name for field in fields(report)} | more
+
+
+@pytest.mark.django_db
+def test_the_counts_that_only_a_dry_run_has_are_told() -> None:
+    out = StringIO()
+    call_command("refresh_leadexec_tokens", "--dry-run", "--json", stdout=out)
+    more = set(json.loads(out.getvalue())) - {field.name for field in fields(Report)}
+    text = section("commands", "refresh_leadexec_tokens").partition("\nWith `--dry-run`")[2]
+    assert more == set(re.findall(r"`(due\w*)`", text))
+
+
+@pytest.mark.parametrize("name", ["workers", "rate", "copies"])
+def test_the_limits_of_a_tasks_arguments_are_told(name: str) -> None:
+    _kind, least, most = NUMBERS[name]
+    [line] = re.findall(rf"^\| `{name}` .*", section("python", "Tasks"), re.MULTILINE)
+    assert line.endswith(f"{least:,} to {most:,} |")
 
 
 def test_each_error_of_the_callback_is_told() -> None:

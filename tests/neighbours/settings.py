@@ -28,6 +28,8 @@ if NEIGHBOUR == "allauth":
     ACCOUNT_LOGIN_METHODS = {"email"}
     ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
     LOGIN_REDIRECT_URL = "landing"
+elif NEIGHBOUR == "authtoken":
+    INSTALLED_APPS = [*INSTALLED_APPS, "rest_framework", "rest_framework.authtoken"]
 elif NEIGHBOUR == "axes":
     INSTALLED_APPS = [*INSTALLED_APPS, "axes"]
     MIDDLEWARE = [*MIDDLEWARE, "axes.middleware.AxesMiddleware"]

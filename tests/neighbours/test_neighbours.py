@@ -28,6 +28,7 @@ ORDINARY = {
 }
 ANY_DATABASE = {
     "allauth": "allauth.account",
+    "authtoken": "rest_framework.authtoken",
     "axes": "axes",
     "channels": "channels",
     "gevent": "gevent",

@@ -17,6 +17,15 @@ else:
         path("accounts/", include("django.contrib.auth.urls")),
         path("leadexec/", include("django_leadexec.urls")),
     ]
+if NEIGHBOUR == "authtoken":
+    from rest_framework.authtoken.views import obtain_auth_token
+
+    from .authtoken import token_of_caller
+
+    urlpatterns += [
+        path("api/", token_of_caller, name="api"),
+        path("api/token/", obtain_auth_token, name="api-token"),
+    ]
 if NEIGHBOUR == "hijack":
     urlpatterns += [path("hijack/", include("hijack.urls"))]
 if NEIGHBOUR == "wagtail":

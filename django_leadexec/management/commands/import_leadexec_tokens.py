@@ -49,7 +49,11 @@ class Command(BaseCommand):
         parser.add_argument(
             "file", nargs="?", default="-", help="the file to read (default: stdin)"
         )
-        parser.add_argument("--format", choices=FORMATS, help="default: as the first line looks")
+        parser.add_argument(
+            "--format",
+            choices=FORMATS,
+            help="how the file is written (default: jsonl if it begins with a {, else csv)",
+        )
         parser.add_argument(
             "--from-line",
             type=_line,
@@ -60,7 +64,11 @@ class Command(BaseCommand):
         parser.add_argument(
             "--user-field", metavar="NAME", help="what names a user (default: USERNAME_FIELD)"
         )
-        parser.add_argument("--no-verify", action="store_true", help="leave it to the next refresh")
+        parser.add_argument(
+            "--no-verify",
+            action="store_true",
+            help="store the tokens without asking LeadExec; the next refresh asks about them",
+        )
         parser.add_argument(
             "--workers",
             type=number("workers"),

@@ -40,7 +40,8 @@ class Command(BaseCommand):
             "--within",
             type=number("within"),
             metavar="S",
-            help="refresh what expires within S seconds (default: REFRESH_MARGIN)",
+            help="refresh what expires within S seconds (default: REFRESH_MARGIN); "
+            f"{MAX_WITHIN_OF_WATCH} at most with --watch, and not with --all",
         )
         parser.add_argument(
             "--all",
@@ -74,7 +75,8 @@ class Command(BaseCommand):
         parser.add_argument(
             "--watch",
             action="store_true",
-            help="go on until stopped, refreshing what falls due; print the counts every minute",
+            help="go on until stopped, refreshing what falls due; print the counts every minute; "
+            "not with --all, --limit or --dry-run",
         )
         parser.add_argument(
             "--json", action="store_true", help="print the counts as one JSON object, last"
