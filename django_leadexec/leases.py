@@ -80,7 +80,7 @@ def retried_on_deadlock(
 
 
 def released() -> int:
-    """The ``lease_until`` of a row that is released now: free at once, however clocks differ."""
+    """The ``lease_until`` of a row that is released now: free at once, by this machine's clock."""
     return _milliseconds(time.time() - CLOCK_SKEW)
 
 

@@ -223,7 +223,9 @@ class LeadExecConnection(ProviderActions, GuardedRow):
         ``retry_after``: seconds the provider asked to wait.
         """
         self.attempts += 1
-        wait = backoff(self.attempts, first=FIRST_WAIT, longest=LONGEST_WAIT) * jitter(0.5, 1)
+        # Without the right key each run of a minute later has to meet the row, and to say so.
+        tries = 1 if reason == crypto.UNREADABLE else self.attempts
+        wait = backoff(tries, first=FIRST_WAIT, longest=LONGEST_WAIT) * jitter(0.5, 1)
         self.refresh_after = seconds_from_now(max(wait, retry_after or 0))
         self.last_error = storable(f"Not refreshed: {reason}")
 

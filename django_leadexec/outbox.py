@@ -12,6 +12,7 @@ from .claims import Claim
 from .clock import backoff, jitter, seconds_from_now
 from .columns import columns
 from .conf import DAY
+from .crypto import UNREADABLE
 from .fields import EncryptedTextField, storable
 from .guarded import GuardedRow
 from .leases import LeasedQuerySet, released, retried_on_deadlock
@@ -144,5 +145,7 @@ class PendingRevocation(GuardedRow):
         """Put off the next try. ``retry_after``: seconds the provider asked to wait."""
         self.attempts += 1
         self.last_error = storable(f"Not revoked: {reason}")
-        wait = backoff(self.attempts, first=FIRST_WAIT, longest=DAY) * jitter(0.5, 1)
+        # Without the right key each run of a minute later has to meet the entry, and to say so.
+        tries = 1 if reason == UNREADABLE else self.attempts
+        wait = backoff(tries, first=FIRST_WAIT, longest=DAY) * jitter(0.5, 1)
         self.retry_after = seconds_from_now(max(wait, retry_after or 0))

@@ -12,7 +12,6 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from django.core.cache import cache
@@ -21,7 +20,6 @@ from . import crypto
 from .exceptions import ProviderUnavailable
 from .provider.replies import Fresh, RefreshOutcome, Refused, Unavailable
 from .secret import Secret
-from .steps import Steps, database, network, run
 
 # Seconds between two looks for another's answer.
 POLL_INTERVAL = 0.05
@@ -46,25 +44,22 @@ def ask_once(refresh_token: Secret, seconds: float, ask: Callable[[], Answer]) -
     ``seconds``: how long somebody may ask before another does, as they may have been killed.
     Raises ProviderUnavailable if the others take longer, and what ``ask`` raises.
     """
-    return run(_ask_once(f"{PREFIX}:asking:{crypto.fingerprint(refresh_token)}", seconds, ask))
-
-
-def _ask_once(asking: str, seconds: float, ask: Callable[[], Answer]) -> Steps[Answer]:
+    asking = f"{PREFIX}:asking:{crypto.fingerprint(refresh_token)}"
     mine = uuid.uuid4().hex
     other: str | None = None
     # Counted and not timed, so that a clock that stands still ends it as well.
     for _ in range(int(seconds / POLL_INTERVAL)):
-        is_mine = yield database(lambda: _in_cache(cache.add, asking, mine, seconds, failed=True))
+        is_mine = _in_cache(cache.add, asking, mine, seconds, failed=True)
         # After the line before: an answer is there before its question is gone.
-        answer: Answer | None = (yield database(partial(_find, other))) if other else None
+        answer = _find(other) if other else None
         if is_mine and answer is None:
-            answer = yield database(partial(_ask_for_all, asking, mine, ask))
+            answer = _ask_for_all(asking, mine, ask)
         elif is_mine:
-            yield database(partial(_end, asking, mine))
+            _end(asking, mine)
         if answer is not None:
             return answer
-        other = (yield database(lambda: _in_cache(cache.get, asking))) or other
-        yield network(lambda: time.sleep(POLL_INTERVAL))
+        other = _in_cache(cache.get, asking) or other
+        time.sleep(POLL_INTERVAL)
     raise ProviderUnavailable("Another request is asking about this token, and is late.")
 
 

@@ -102,12 +102,12 @@ def disconnect(request: HttpRequest, posted: Mapping[str, Any]) -> HttpResponseB
     if connection is not None:
         # The visitor is answered first: LeadExec may be slow, and the use has ended already.
         try:
-            tell = start_revocation(connection)
+            send = start_revocation(connection)
         except ConnectionBusy as error:
             return _explain_busy(request, error, after)
         text = _("LeadExec is disconnected.")
         response = _answer_disconnect(request, "disconnected", text, after)
-        after_response(response, tell)
+        after_response(response, send)
     elif is_disconnected(request.user, posted["connection"]):
         text = _("LeadExec was disconnected already.")
         response = _answer_disconnect(request, "already_disconnected", text, after)

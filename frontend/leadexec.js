@@ -24,8 +24,8 @@
   const POST_TIMEOUT = MINUTE;
   const NO_LOOP = 30 * SECOND;
   const MAX_REASON = 200;
-  // LeadExec doesn't name the key; an access token (authToken) that comes along is not wanted.
   const RELOAD = Symbol("reload");
+  // LeadExec doesn't name the key; an access token (authToken) that comes along is not wanted.
   const TOKEN_KEYS = ["refreshToken", "RefreshToken", "refresh_token"];
   const STATUS = "[role=status]";
   const ALERT = "[role=alert]";

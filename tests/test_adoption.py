@@ -1,5 +1,6 @@
 """Refresh tokens that a site already holds become connections."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from django_leadexec.secret import Secret
 
 from . import provider as stand_in
 from .factories import make_connection, make_user, plain
+from .processes import wait_until
 from .provider import Provider
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -56,6 +58,32 @@ def test_a_token_on_file_is_left_as_it_is_and_nobody_is_asked(provider: Provider
     assert not provider.refreshes
     with pytest.raises(ConnectionConflict):
         rows.adopt(make_user(), "t")
+
+
+def test_a_token_on_file_for_another_application_is_stored_for_this_one(provider: Provider) -> None:
+    row = make_connection("t", app_id="of-before")
+    assert rows.adopt(row.user, "t") == row
+    assert provider.refreshes["t"] == 1
+    assert rows.get().app_id == "test-app"
+    assert row.get_access_token() == "access-1-for-t"
+
+
+def test_async_code_keeps_the_thread_of_the_database_free_during_the_call(
+    provider: Provider,
+) -> None:
+    user = make_user()
+    provider.held.set()
+
+    async def adopt_beside_another_query() -> int:
+        adopting = asyncio.create_task(rows.aadopt(user, "t"))
+        await asyncio.to_thread(wait_until, lambda: provider.refreshes)
+        count = await rows.acount()
+        provider.held.clear()
+        await adopting
+        return count
+
+    assert async_to_sync(adopt_beside_another_query)() == 0
+    assert rows.count() == 1
 
 
 def test_another_token_replaces_the_users_own(provider: Provider) -> None:

@@ -149,7 +149,8 @@ class Importer:
         digests = {row.line: crypto.fingerprints(row.token) for row in batch}
         connections = LeadExecConnection.objects.using(self.options.using).live()
         all_digests = {digest for of_row in digests.values() for digest in of_row}
-        on_file = connections.filter(fingerprint__in=all_digests)
+        # One of another application is stored anew, for this application.
+        on_file = connections.filter(fingerprint__in=all_digests, app_id=self._conf.app_id)
         holders = dict(on_file.values_list("fingerprint", "user_id"))
         identities = {
             row.line: self._identity(row, by_name[row.user][0])

@@ -36,11 +36,11 @@ class Stop(threading.Event):
 
 
 @contextmanager
-def stop_on_signals(stop: threading.Event, *, patience: float | None = None) -> Iterator[None]:
+def stop_on_signals(stop: Stop, patience: float) -> Iterator[None]:
     """Let SIGINT and SIGTERM set ``stop``. A second signal ends the process, as without this.
 
-    ``patience`` needs a ``Stop``: when the main thread has not asked for so many seconds whether
-    it has to stop, the process ends with exit code 2.
+    ``patience``: after that many seconds in which the main thread has not asked whether it has to
+    stop, the process ends with exit code 2.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -70,7 +70,7 @@ def stop_on_signals(stop: threading.Event, *, patience: float | None = None) -> 
         reader.close()
 
 
-def _watch(reader: socket.socket, stop: threading.Event, patience: float | None) -> None:
+def _watch(reader: socket.socket, stop: Stop, patience: float) -> None:
     """Set ``stop`` at a signal, and see to it that the command ends. Runs until it does."""
     signalled_at: float | None = None
     seconds_left: float | None = None
@@ -82,7 +82,7 @@ def _watch(reader: socket.socket, stop: threading.Event, patience: float | None)
             if signalled_at is None and not set(numbers).isdisjoint(SIGNALS):
                 signalled_at = monotonic()
                 stop.set()
-        if signalled_at is not None and patience is not None and isinstance(stop, Stop):
+        if signalled_at is not None:
             seconds_left = max(stop.asked_at, signalled_at) + patience - monotonic()
             if seconds_left <= 0:
                 os.write(2, STUCK)

@@ -53,7 +53,7 @@ class Asked:
         connection: LeadExecConnection | str | None = None,
         times: int | None = None,
     ) -> None:
-        """Fail unless this call was made, or made so many ``times``.
+        """Fail unless this call was made, or made that many ``times``.
 
         ``json`` and ``query`` are what it has to have sent, ``connection`` on whose behalf.
         """

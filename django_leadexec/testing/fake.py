@@ -113,7 +113,7 @@ class FakeLeadExec(Asked):
         error: Exception | None = None,
         times: int | None = None,
     ) -> None:
-        """Answer this call from now on, or only so many ``times``.
+        """Answer this call from now on, or only that many ``times``.
 
         ``path`` begins with ``/``, or is a URL below one of the two APIs. With a query it fits only
         calls with the same query. ``json`` may be a function that gets the ``Call``. ``error`` is

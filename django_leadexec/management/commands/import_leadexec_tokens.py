@@ -12,11 +12,12 @@ from django.core.exceptions import FieldDoesNotExist
 from django.core.management.base import BaseCommand, CommandError
 from tqdm import tqdm
 
+from ...conf import get_settings
 from ...importing import FORMATS, BadInput, End, Importer, ImportOptions, Tally, TokenFile
 from ...routing import database_of
 from ...user_names import UnknownField
 from ..exit_codes import exit_2_on_failure
-from ..stopping import stop_on_signals
+from ..stopping import Stop, stop_on_signals
 from .refresh_leadexec_tokens import number
 
 # Why an import has ended early, and with which exit code.
@@ -97,14 +98,15 @@ class Command(BaseCommand):
             rate=flags["rate"],
             dry_run=flags["dry_run"],
         )
-        stop = threading.Event()
+        stop = Stop()
         with exit_2_on_failure(), self._bar(flags) as bar:
             try:
                 importer = Importer(options, self._complain, stop, bar.update)
             except UnknownField as error:
                 raise CommandError(str(error), returncode=2) from None
             try:
-                with stop_on_signals(stop):
+                # The main thread waits for the calls that are under way.
+                with stop_on_signals(stop, 2 * get_settings().timeout):
                     self._import(importer, flags, stop)
             finally:
                 # After an error too: what is imported by then stays so.

@@ -1,6 +1,5 @@
 import json
 import sys
-import threading
 from argparse import ArgumentParser
 from collections.abc import Iterable
 from contextlib import suppress
@@ -12,12 +11,13 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 from tqdm import tqdm
 
+from ...conf import get_settings
 from ...mass_revocation import MassRevocation, RevocationReport
 from ...querysets import CHUNK_SIZE
 from ...routing import database_of
 from ...user_names import UserNames
 from ..exit_codes import exit_2_on_failure
-from ..stopping import stop_on_signals
+from ..stopping import Stop, stop_on_signals
 from .refresh_leadexec_tokens import number
 
 
@@ -62,7 +62,7 @@ class Command(BaseCommand):
                 "Say whose connections: --user, --users-from, or --all alone.", returncode=2
             )
         using = flags["database"] or database_of()
-        stop = threading.Event()
+        stop = Stop()
         with exit_2_on_failure():
             connections[using].ensure_connection()
             keys, unknown = None, 0
@@ -75,7 +75,7 @@ class Command(BaseCommand):
                 revocation = MassRevocation(using, keys, stop=stop, progress=bar.update)
                 if not flags["no_input"]:
                     self._confirm(revocation.count())
-                with stop_on_signals(stop):
+                with stop_on_signals(stop, get_settings().timeout):
                     report = revocation.run(flags["seconds"])
         self._print(report, unknown, as_json=flags["json"])
         if unknown or not report.is_done():

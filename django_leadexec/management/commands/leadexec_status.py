@@ -17,8 +17,8 @@ class Command(BaseCommand):
     help = (
         "Counts the LeadExec connections in each state, and shows how late refreshes and "
         "revocations are. For monitors: exits with 1 if a refresh is later than --max-overdue "
-        "allows, with 2 when it can't find out, or when stored tokens can be decrypted with none "
-        "of LEADEXEC['ENCRYPTION_KEYS']."
+        "allows, with 2 when it can't find out, or, with --max-overdue, when stored tokens can be "
+        "decrypted with none of LEADEXEC['ENCRYPTION_KEYS']."
     )
     requires_system_checks: list[str] = []
 

@@ -100,7 +100,7 @@ class Command(BaseCommand):
             self._print_due(options, flags["json"])
             return
         stop = Stop()
-        with stop_on_signals(stop, patience=get_settings().timeout):
+        with stop_on_signals(stop, get_settings().timeout):
             run = self._watch if flags["watch"] else self._once
             total = run(options, stop, flags)
         self._print(total, flags)

@@ -148,6 +148,18 @@ def test_a_row_that_can_not_be_taken_is_named_without_its_token(
     assert rows.live().filter(user__username="eve").exists()
 
 
+def test_a_token_on_file_for_another_application_is_taken_for_this_one(
+    provider: Provider, table: Any
+) -> None:
+    row = make_connection("t", user=make_user("ada"), app_id="of-before")
+    make_connection("of-eve", user=make_user("eve"), app_id="of-before")
+    found, said, code = run(table("user,token\nada,t\nada,of-eve\n"))
+    assert (found, code) == (counts(imported=1, skipped=1), 1)
+    assert "Line 3" in said
+    assert rows.get(pk=row.pk).app_id == "test-app"
+    assert rows.get(pk=row.pk).get_access_token()
+
+
 def test_bytes_that_are_no_utf_8_spoil_their_row_alone(provider: Provider, table: Any) -> None:
     make_user("ada"), make_user("bob")
     found, said, code = run(table(b"user,token\nada,t\xff\xfe\nbob,t-bob\n"))

@@ -3,7 +3,6 @@
 import io
 import json
 import signal
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -108,6 +107,18 @@ class TestTokensThatNoKeyOpens:
         counts = json.loads(capsys.readouterr().out)
         assert (counts["failed"], counts["unreadable"], counts["outage"]) == (25, 25, False)
         assert not provider.calls
+
+    def test_each_later_run_says_so_too(
+        self, provider: Provider, lose_keys: Callable[[], None], time_machine: Any
+    ) -> None:
+        make_due_connections(2)
+        LeadExecConnection.objects.filter(pk=make_connection("ended").pk).move_to_outbox()
+        lose_keys()
+        time_machine.move_to(time.time(), tick=False)
+        for _ in range(40):
+            error = fail()
+            assert (error.returncode, "KEYS']: 3." in str(error)) == (2, True)
+            time_machine.shift(60)
 
     def test_so_it_does_if_only_some_do_not_open(
         self, provider: Provider, lose_keys: Callable[[], None]
@@ -233,8 +244,8 @@ def test_a_signal_lets_it_finish_what_is_in_flight(
 
 
 def test_a_signal_waits_for_no_lock_of_the_thread_it_interrupts() -> None:
-    stop = threading.Event()
-    with stopping.stop_on_signals(stop):
+    stop = stopping.Stop()
+    with stopping.stop_on_signals(stop, 60):
         with stop._cond:  # type: ignore[attr-defined]
             signal.raise_signal(signal.SIGTERM)
         assert stop.wait(30)
