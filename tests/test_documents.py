@@ -6,12 +6,14 @@ import re
 import tokenize
 import tomllib
 from collections.abc import Iterator
+from datetime import date
 from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from django_leadexec import __version__
 from django_leadexec.checks import SITE
 
 from .neighbours.test_neighbours import ANY_DATABASE
@@ -251,3 +253,13 @@ def test_the_parts_of_the_package_are_as_small_as_the_architecture_says() -> Non
                 own = code.intersection(range(node.lineno, (node.end_lineno or 0) + 1))
                 assert len(own) <= most_in_class, f"{name_of(path)}: {node.name}"
                 assert len(attributes_set(node)) <= most_attributes, f"{name_of(path)}: {node.name}"
+
+
+def test_the_changelog_dates_the_version_at_hand_and_each_before_it() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    versions = re.findall(r"^## \[(.+)\](?: - (\d{4}-\d\d-\d\d))?$", text, re.MULTILINE)
+    (unreleased, no_date), *released = versions
+    assert (unreleased, no_date) == ("Unreleased", "")
+    assert released[0][0] == __version__
+    assert all(date.fromisoformat(day) for _version, day in released)
+    assert len(versions) == text.count("\n## ")
