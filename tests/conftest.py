@@ -16,7 +16,7 @@ from pytest_django import DjangoDbBlocker, Settings
 from . import timing
 from .factories import make_user
 from .flushing import quick_flush
-from .needs import mark_folders, skip_or_fail, skipped_here
+from .needs import is_left_out, mark_folders, skip_or_fail, skipped_here
 from .provider import Provider
 from .sockets import apis_at
 from .visitor import LOGIN, NOON
@@ -24,6 +24,12 @@ from .visitor import LOGIN, NOON
 
 def pytest_report_header() -> list[str]:
     return [f"django: {django.get_version()}, database: {connection.vendor}", *skipped_here()]
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """True ignores it; None leaves that to others."""
+    folder = Path(__file__).parent
+    return is_left_out(collection_path, folder, config.option.markexpr) or None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

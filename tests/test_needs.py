@@ -1,8 +1,10 @@
 """What a machine lacks is a skip with a reason, and in CI a failure."""
 
+from pathlib import Path
+
 import pytest
 
-from tests.needs import NEEDS, skip_for_want
+from tests.needs import NEEDS, is_left_out, skip_for_want
 
 
 def test_a_want_is_a_skip_on_a_developers_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,3 +29,25 @@ def test_a_browser_is_found_on_the_path_or_by_its_variable(
     assert missing() is not None
     monkeypatch.setenv(name, "/opt/browser")
     assert missing() is None
+
+
+TESTS = Path(__file__).parent
+
+
+@pytest.mark.parametrize("expression", ["not slow", "not browser and not slow and not node"])
+def test_a_folder_of_slow_tests_is_not_even_collected_where_they_are_left_out(
+    expression: str,
+) -> None:
+    assert is_left_out(TESTS / "security", TESTS, expression)
+    assert not is_left_out(TESTS / "provider", TESTS, expression)
+    assert not is_left_out(TESTS / "provider" / "security", TESTS, expression)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["", "slow", "not slower", "not browser", "not slow or redis", "not (browser and not slow)"],
+)
+def test_a_folder_of_slow_tests_is_collected_wherever_one_might_be_asked_for(
+    expression: str,
+) -> None:
+    assert not is_left_out(TESTS / "security", TESTS, expression)
