@@ -8,6 +8,8 @@ python := .venv/bin/python
 example := $(python) example_project/manage.py
 # What a caller has set for another project must not reach this one.
 unexport PYTHONHOME PYTHONPATH DJANGO_SETTINGS_MODULE
+# Without bytecode, each process of a run compiles all of the code and the tests again.
+unexport PYTHONDONTWRITEBYTECODE
 
 demo := DEMO_PORT='$(PORT)' DEBUG=on ALLOWED_HOSTS= DJANGO_RUNSERVER_HIDE_WARNING=true $(example)
 # Access tokens of three minutes, so that there is something to watch.
@@ -63,8 +65,9 @@ test: venv-dev ## Run the tests (on another database: make test DATABASE_URL=pos
 	$(development) $(pytest) $(ARGS)
 	$(if $(DATABASE_URL)$(ARGS)$(CI),,@$(test_on_postgres))
 
-test-fast: venv-dev ## Run, in about a minute, the tests that need no browser, process or server
-	$(pytest) -m "not slow and not browser and not cluster and not redis and not rabbitmq and not node" $(ARGS)
+# These tests hardly wait, so a worker more than there are cores would only take longer to start.
+test-fast: venv-dev ## Run, in less than a minute, the tests that need no browser, process or server
+	$(pytest) --numprocesses=logical --maxprocesses=4 -m "not slow and not browser and not cluster and not redis and not rabbitmq and not node" $(ARGS)
 
 mutants: venv-dev ## Change the code a little and tell what no test notices: ARGS="refresh/writer --seed 7"
 	$(python) -m uv run --quiet --no-project --python $(python) --with cosmic-ray==$(cosmic_ray) --with coverage==$(coverage) \

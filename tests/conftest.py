@@ -1,6 +1,7 @@
 """Fixtures that all tests share, and what a run says of itself."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,11 +11,12 @@ import pytest
 from django.core.cache import cache
 from django.db import connection
 from django.test import Client
-from pytest_django import Settings
+from pytest_django import DjangoDbBlocker, Settings
 
 from . import timing
 from .factories import make_user
-from .needs import mark_folders, skip_or_fail, skipped_here
+from .flushing import quick_flush
+from .needs import is_left_out, mark_folders, skip_or_fail, skipped_here
 from .provider import Provider
 from .sockets import apis_at
 from .visitor import LOGIN, NOON
@@ -22,6 +24,12 @@ from .visitor import LOGIN, NOON
 
 def pytest_report_header() -> list[str]:
     return [f"django: {django.get_version()}, database: {connection.vendor}", *skipped_here()]
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """True ignores it; None leaves that to others."""
+    folder = Path(__file__).parent
+    return is_left_out(collection_path, folder, config.option.markexpr) or None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -43,20 +51,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.line(line)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def quick_flush() -> Iterator[None]:
-    """Empty PostgreSQL's tables after a test by DELETE, of few rows ten times faster than TRUNCATE.
-
-    Foreign keys don't mind the order, as Django's are checked at the commit.
-    """
-    operations = type(connection.ops)
-    with pytest.MonkeyPatch.context() as patch:
-        if connection.vendor == "postgresql":
-
-            def sql_flush(self: Any, style: Any, tables: list[str], **options: bool) -> list[str]:
-                return [f"DELETE FROM {self.quote_name(table)}" for table in tables]  # noqa: S608
-
-            patch.setattr(operations, "sql_flush", sql_flush)
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """The test database, and a quick way to empty it."""
+    with ExitStack() as stack:
+        with django_db_blocker.unblock():
+            stack.enter_context(quick_flush())
         yield
 
 

@@ -123,6 +123,18 @@ def mark_folders(items: list[pytest.Item], tests: Path) -> None:
             item.add_marker("one_database")
 
 
+def is_left_out(path: Path, tests: Path, expression: str) -> bool:
+    """Whether ``-m expression`` leaves out all that the folder ``path`` holds.
+
+    To collect such a folder would take as long as many tests do. Only a plain row of terms that all
+    have to hold is understood. Of any other expression the answer is no.
+    """
+    if path.parent != tests or path.name not in SLOW or "(" in expression:
+        return False
+    words = expression.split()
+    return "or" not in words and "not slow" in " ".join(words).split(" and ")
+
+
 def skip_or_fail(item: pytest.Item) -> None:
     """Skip a test that can't run here. In CI, fail it if the machine lacks what it needs.
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.needs import NEEDS, skip_for_want
+from tests.needs import NEEDS, is_left_out, skip_for_want
 
-ROOT = Path(__file__).parents[1]
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
 # Each need as people know it.
 NAMES = {
     "browser": "Chromium",
@@ -57,3 +58,22 @@ def test_the_quick_tests_are_the_same_wherever_they_are_named() -> None:
     }
     assert len({markers for found in chosen.values() for markers in found}) == 1
     assert all(chosen.values())
+
+
+@pytest.mark.parametrize("expression", ["not slow", "not browser and not slow and not node"])
+def test_a_folder_of_slow_tests_is_not_even_collected_where_they_are_left_out(
+    expression: str,
+) -> None:
+    assert is_left_out(TESTS / "security", TESTS, expression)
+    assert not is_left_out(TESTS / "provider", TESTS, expression)
+    assert not is_left_out(TESTS / "provider" / "security", TESTS, expression)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["", "slow", "not slower", "not browser", "not slow or redis", "not (browser and not slow)"],
+)
+def test_a_folder_of_slow_tests_is_collected_wherever_one_might_be_asked_for(
+    expression: str,
+) -> None:
+    assert not is_left_out(TESTS / "security", TESTS, expression)

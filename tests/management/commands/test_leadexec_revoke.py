@@ -210,12 +210,14 @@ def test_after_a_yes_it_revokes(provider: Provider, monkeypatch: pytest.MonkeyPa
     assert not live().exists()
 
 
-def test_where_nobody_can_be_asked_it_wants_to_be_told(provider: Provider) -> None:
+def test_where_nobody_can_be_asked_it_wants_to_be_told(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_connection("t1")
-    process = processes.start(provider, "leadexec_revoke", "--all")
-    _, err = process.communicate("", timeout=120)
-    assert process.returncode == 2
-    assert "--no-input" in err
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    with pytest.raises(CommandError, match="--no-input") as caught:
+        call_command("leadexec_revoke", "--all", stderr=io.StringIO())
+    assert caught.value.returncode == 2
     assert live().exists()
 
 
