@@ -1,5 +1,6 @@
-"""The watch: when each of its passes begins."""
+"""The watch: when each of its passes begins, and for how long it sleeps."""
 
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from types import SimpleNamespace
@@ -7,8 +8,15 @@ from typing import Any
 
 import pytest
 from django.db import OperationalError
+from time_machine import travel
 
+from django_leadexec.clock import from_timestamp
+from django_leadexec.models import LeadExecConnection, PendingRevocation
 from django_leadexec.refresh import Options, Refresher, Report, refresher
+from django_leadexec.refresh.circuit_breaker import FAILURE_THRESHOLD
+from django_leadexec.refresh.refresher import MAX_SLEEP, MIN_SLEEP
+
+from ..factories import make_connection
 
 # When the watch begins, by a clock that goes on in waits alone.
 BEGIN = 1_000.0
@@ -75,3 +83,48 @@ def test_the_wait_for_a_database_doubles_from_two_seconds_to_a_minute_and_begins
     gone = OperationalError("gone")
     waits = [2, 4, 8, 16, 32, 60, 60]
     assert gaps([*[gone] * 7, 5, gone, gone], monkeypatch) == [*waits, 5, 2, 4]
+
+
+def sleep_with(
+    *, connection_in: float | None = None, revocation_in: float | None = None, is_down: bool = False
+) -> float:
+    """The sleep of a watch with a row of each kind that is due in so many seconds.
+
+    ``is_down``: the last calls to revoke have failed, and the next try is in six seconds.
+    """
+    watch = Refresher(Options.for_all("default", watching=True))
+    with travel(time.time(), tick=False):
+        if revocation_in is not None:
+            make_connection()
+            LeadExecConnection.objects.all().move_to_outbox()
+            retry_after = from_timestamp(time.time() + revocation_in)
+            PendingRevocation.objects.all().write(retry_after=retry_after)
+        if connection_in is not None:
+            make_connection(refresh_after=from_timestamp(time.time() + connection_in))
+        if is_down:
+            watch.health.revoking.failures = FAILURE_THRESHOLD
+            watch.health.revoking.seconds_until_probe = lambda: 6.0  # type: ignore[method-assign]
+        return watch._until_next_due()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [
+        ({}, MAX_SLEEP),
+        ({"connection_in": 4}, 4),
+        ({"connection_in": MAX_SLEEP + 1}, MAX_SLEEP),
+        ({"connection_in": -3600}, MIN_SLEEP),
+        ({"revocation_in": 3}, 3),
+        ({"revocation_in": -3600}, MIN_SLEEP),
+        ({"connection_in": 4, "revocation_in": 3}, 3),
+        ({"connection_in": 4, "revocation_in": 5}, 4),
+        ({"revocation_in": 3, "is_down": True}, 6),
+        ({"connection_in": 4, "revocation_in": 3, "is_down": True}, 4),
+    ],
+    ids=str,
+)
+def test_it_sleeps_until_the_next_row_is_due_and_not_for_long(
+    given: dict[str, Any], seconds: float
+) -> None:
+    assert sleep_with(**given) == pytest.approx(seconds, abs=0.001)
