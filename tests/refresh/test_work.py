@@ -1,0 +1,67 @@
+"""The work of a run: in which order connections are claimed."""
+
+import threading
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from django_leadexec.clock import from_timestamp
+from django_leadexec.conf import get_settings
+from django_leadexec.refresh import Options
+from django_leadexec.refresh.health import ProviderHealth
+from django_leadexec.refresh.work import ConnectionWork
+
+from ..factories import make_connection
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+# When the run has begun.
+AT = 1_000_000_000
+
+
+def connection_work(**changes: Any) -> ConnectionWork:
+    options = Options.for_all("default", **changes)
+    return ConnectionWork(
+        options, get_settings(), ProviderHealth(options, threading.Event()), at=AT
+    )
+
+
+def make_rows(*seconds_due: int) -> list[int]:
+    """Rows that have been due for so many seconds; their keys."""
+    return [
+        make_connection(refresh_after=from_timestamp(AT - seconds)).pk for seconds in seconds_due
+    ]
+
+
+def claim(work: ConnectionWork) -> int | None:
+    """The key of the row that is claimed next."""
+    jobs = work.claim(1)
+    return int(jobs[0].claim.row.pk) if jobs else None
+
+
+def test_the_longest_due_is_claimed_first_whatever_its_key() -> None:
+    first, second, third = make_rows(20, 30, 10)
+    work = connection_work()
+    assert [claim(work) for _ in range(4)] == [second, first, third, None]
+
+
+def test_a_run_over_all_takes_up_what_was_given_back_after_the_others() -> None:
+    first, second, third = make_rows(20, 30, 10)
+    work = connection_work(everything=True)
+    work.give_back(work.claim(1))
+    assert [claim(work) for _ in range(4)] == [second, third, first, None]
+
+
+def test_a_run_over_all_that_finds_no_row_looks_again_only_for_what_was_given_back() -> None:
+    def looks(work: ConnectionWork) -> int:
+        with CaptureQueriesContext(connection) as queries:
+            assert claim(work) is None
+        return sum(query["sql"].startswith("SELECT") for query in queries)
+
+    work = connection_work(everything=True)
+    assert looks(work) == 1
+    make_rows(20)
+    assert claim(work)
+    assert [looks(work) for _ in range(2)] == [2, 1]
