@@ -74,6 +74,30 @@ def test_a_token_and_an_account_of_two_users_are_a_conflict_before_anybody_logs_
     assert_error(post(client, "acme-1"), 409, "conflict")
 
 
+def test_who_clicks_is_signed_in_also_where_another_user_may_return(
+    client: Client, provider: Provider, configure: Callable[..., None]
+) -> None:
+    configure(SIGN_IN=True)
+    for name in ("ada", "eve"):
+        make_connection(f"of-{name}", user=make_user(name))
+    post(client, "of-ada")
+    client.session.flush()
+    assert post(client, "of-eve").json()["status"] == "signed_in"
+    assert user_of(client) == "eve"
+
+
+def test_without_sign_in_a_browser_that_might_return_is_one_like_any_other(
+    client: Client, provider: Provider, configure: Callable[..., None]
+) -> None:
+    configure(SIGN_IN=True)
+    make_connection("on-file")
+    post(client, "on-file")
+    client.session.flush()
+    configure(SIGN_IN=False)
+    assert post(client, "on-file", False).json()["status"] == "ignored"
+    assert provider.refreshes == {"on-file": 1}
+
+
 class TestSessions:
     def test_a_session_that_was_planted_is_not_the_one_that_is_logged_in(
         self, client: Client, provider: Provider, configure: Callable[..., None]
