@@ -681,6 +681,14 @@ class TestDisconnect:
         response = client.post(reverse("leadexec:disconnect"), headers={"Referer": referer})
         assert response["Location"] == expected
 
+    def test_on_a_site_without_messages_it_goes_back_in_silence(
+        self, provider: Provider, client: Client, ana: Any, settings: Settings
+    ) -> None:
+        settings.MIDDLEWARE = [it for it in settings.MIDDLEWARE if "messages" not in it]
+        make_connection("t", user=ana)
+        assert self.disconnect(client, next="/page/?x=1")["Location"] == "/page/?x=1"
+        assert provider.revoked == {"t"}
+
     def test_the_only_connection_need_not_be_named(
         self, provider: Provider, client: Client, ana: Any
     ) -> None:

@@ -14,7 +14,7 @@ from django_leadexec.clock import from_timestamp
 from django_leadexec.models import LeadExecConnection, PendingRevocation
 from django_leadexec.refresh import Options, Refresher, Report, refresher
 from django_leadexec.refresh.circuit_breaker import FAILURE_THRESHOLD
-from django_leadexec.refresh.refresher import MAX_SLEEP, MIN_SLEEP
+from django_leadexec.refresh.refresher import MAX_SLEEP, MIN_SLEEP, PAUSE_AFTER_REFUSALS
 
 from ..factories import make_connection
 
@@ -54,7 +54,7 @@ class Passes(Refresher):
             elif isinstance(end, OperationalError):
                 raise end
             else:
-                report.left, self.pause = int(end == 0), end
+                report.left, self.pause = (0, end) if end else (1, MAX_SLEEP)
 
         return SimpleNamespace(run=run, report=report)
 
@@ -83,6 +83,39 @@ def test_the_wait_for_a_database_doubles_from_two_seconds_to_a_minute_and_begins
     gone = OperationalError("gone")
     waits = [2, 4, 8, 16, 32, 60, 60]
     assert gaps([*[gone] * 7, 5, gone, gone], monkeypatch) == [*waits, 5, 2, 4]
+
+
+def test_the_counts_are_told_each_time_an_interval_is_over_and_at_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watch, told_at = Passes([4] * 8, monkeypatch), list[float]()
+    watch.watch(lambda report: told_at.append(watch.now - BEGIN), every=10)
+    assert told_at == [10, 20, 30, 36]
+
+
+@pytest.mark.parametrize(
+    ("report", "pause", "error"),
+    [
+        (Report(), MAX_SLEEP, ""),
+        (Report(left=3), 0, ""),
+        (Report(left=3, outage=True), MAX_SLEEP, ""),
+        (Report(unreadable=2), MAX_SLEEP, "can be decrypted with none"),
+        (Report(everybody_refused=True), PAUSE_AFTER_REFUSALS, "refused every connection"),
+    ],
+    ids=["nothing left", "rows left", "an outage", "unreadable tokens", "everybody refused"],
+)
+def test_how_a_pass_ends_tells_when_the_next_begins_and_what_is_logged(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    report: Report,
+    pause: float,
+    error: str,
+) -> None:
+    watch = Passes([], monkeypatch)
+    watch.pause = MAX_SLEEP
+    assert watch._pause_after(report) == pause
+    assert bool(caplog.records) is bool(error)
+    assert error in caplog.text
 
 
 def sleep_with(
