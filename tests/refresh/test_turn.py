@@ -13,7 +13,7 @@ from django_leadexec.refresh import Options
 from django_leadexec.refresh.deadline import Deadline
 from django_leadexec.refresh.health import ProviderHealth
 from django_leadexec.refresh.jobs import Answer
-from django_leadexec.refresh.turn import WRITE_INTERVAL, Turn
+from django_leadexec.refresh.turn import LONGEST_HOLD, WRITE_INTERVAL, Turn
 from django_leadexec.refresh.work import ConnectionWork
 from django_leadexec.secret import Secret
 
@@ -23,11 +23,20 @@ PassTime = Callable[[float], None]
 class Work(ConnectionWork):
     """So many rows are due. Notes how many are claimed at once."""
 
+    yields_to_other_work = False
+
     def __init__(self, rows: int, **changes: Any) -> None:
         options = Options(using="default", chosen=None, revocations=None, **changes)
         super().__init__(options, get_settings(), ProviderHealth(options, threading.Event()), at=0)
         self.rows = rows
         self.claims: list[int] = []
+        self.looks = 0
+
+    @property
+    def may_take(self) -> float:
+        self.looks += 1
+        assert self.looks < 1_000, "it goes on for ever"
+        return super().may_take
 
     def _claim(self, count: int) -> list[Any]:
         assert count > 0
@@ -79,10 +88,16 @@ class Writer:
         self.answers = 0
 
 
+def make_turn(work: Work, pass_time: PassTime, seconds: float = 0) -> tuple[Turn, Writer]:
+    writer, deadline = Writer(), Deadline(None, threading.Event(), is_hard=False)
+    turn = Turn(work, Pool(pass_time, seconds), writer, deadline)  # type: ignore[arg-type]
+    return turn, writer
+
+
 def drain(work: Work, pass_time: PassTime, seconds: float = 0) -> list[int]:
     """Do all that is due, with so many seconds from one answer to the next; what was written."""
-    writer, deadline = Writer(), Deadline(None, threading.Event(), is_hard=False)
-    Turn(work, Pool(pass_time, seconds), writer, deadline).drain()  # type: ignore[arg-type]
+    turn, writer = make_turn(work, pass_time, seconds)
+    turn.drain()
     return writer.batches
 
 
@@ -105,3 +120,38 @@ def test_while_the_workers_have_enough_to_do_nothing_is_claimed_and_later_the_re
     work = Work(30, batch_size=10, workers=1)
     assert sum(drain(work, pass_time)) == 30
     assert work.claims[-1] == 0  # none were left
+
+
+@pytest.mark.parametrize("taken", [3, 4, 5])
+def test_it_ends_when_as_many_rows_as_the_limit_or_more_are_taken(
+    pass_time: PassTime, taken: int
+) -> None:
+    """A sample that is asked about in doubt may be larger than the limit leaves."""
+    work = Work(10, limit=4)
+    work.taken = taken
+    assert sum(drain(work, pass_time)) == max(4 - taken, 0)
+
+
+@pytest.mark.parametrize(
+    ("held_for", "yields", "gives_up"),
+    [
+        (LONGEST_HOLD, False, False),
+        (LONGEST_HOLD + 0.1, False, True),
+        (0.1, False, False),
+        (0.1, True, True),
+        (0, True, False),
+        (-0.5, True, False),
+        (-100, True, False),
+    ],
+)
+def test_it_gives_up_on_a_long_pause_or_on_any_if_other_work_can_be_done_meanwhile(
+    pass_time: PassTime, monkeypatch: pytest.MonkeyPatch,
+    held_for: float, yields: bool, gives_up: bool,
+) -> None:  # fmt: skip
+    work = Work(1)
+    work.yields_to_other_work = yields
+    turn, _writer = make_turn(work, pass_time)
+    monkeypatch.setattr(turn.gate, "held_for", lambda: held_for)
+    monkeypatch.setattr(turn.gate.deadline, "pause", lambda seconds: None)
+    turn._wait()
+    assert work.is_unreachable is gives_up

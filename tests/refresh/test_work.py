@@ -11,9 +11,9 @@ from django_leadexec.clock import from_timestamp
 from django_leadexec.conf import get_settings
 from django_leadexec.refresh import Options
 from django_leadexec.refresh.health import ProviderHealth
-from django_leadexec.refresh.work import ConnectionWork
+from django_leadexec.refresh.work import QUEUE_TIME, ConnectionWork
 
-from ..factories import make_connection
+from ..factories import lease_left, make_connection
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -65,3 +65,22 @@ def test_a_run_over_all_that_finds_no_row_looks_again_only_for_what_was_given_ba
     make_rows(20)
     assert claim(work)
     assert [looks(work) for _ in range(2)] == [2, 1]
+
+
+def test_the_limit_is_for_the_rows_that_are_kept() -> None:
+    work = connection_work(limit=2)
+    assert work.may_take == 2
+    make_rows(10, 20)
+    jobs = work.claim(2)
+    assert work.may_take == 0
+    work.give_back(jobs[:1])
+    assert work.may_take == 1
+    assert connection_work().may_take == float("inf")
+
+
+def test_a_claim_lasts_for_the_wait_and_the_call_and_blocks_nobody_for_long_after_a_crash() -> None:
+    make_rows(10)
+    [job] = connection_work().claim(1)
+    job.claim.row.refresh_from_db()
+    longest_call = get_settings().timeout
+    assert QUEUE_TIME + longest_call <= lease_left(job.claim.row) <= 2 * QUEUE_TIME
