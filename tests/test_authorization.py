@@ -62,6 +62,17 @@ def test_an_account_that_became_another_users_is_a_conflict_at_once_when_confirm
     assert LeadExecConnection.objects.count() == 1
 
 
+@pytest.mark.parametrize("shown", ["aaron", "bolt", "ACME", ""])
+def test_any_account_but_the_one_that_was_shown_is_shown_before_it_is_linked(
+    provider: Provider, configure: Callable[..., None], shown: str
+) -> None:
+    configure(IDENTIFY="tests.security.plugins.account")
+    waiting = authorization.LinkWaiting(Secret("acme-1"), shown)
+    outcome = authorization.confirm(waiting, make_user(), lambda: None)
+    assert outcome == authorization.LinkWaiting(Secret("acme-1"), "acme")
+    assert not LeadExecConnection.objects.exists()
+
+
 @pytest.mark.parametrize("first", ["token", "account"])
 def test_a_token_and_an_account_of_two_users_are_a_conflict_before_anybody_logs_in(
     client: Client, provider: Provider, configure: Callable[..., None], first: str
