@@ -50,6 +50,14 @@ def test_it_waits_as_long_as_the_provider_asks_and_then_asks_again(importing: Im
     assert importing.waits == [5.0]
 
 
+@pytest.mark.parametrize(("seconds", "end"), [(60.0, None), (60.1, End.THROTTLED)])
+def test_it_waits_a_minute_at_most(importing: Import, seconds: float, end: End | None) -> None:
+    answers: list[RefreshOutcome] = [Unavailable("later", seconds), FRESH]
+    importing.ask(2, *answers[: 1 if end else 2])
+    assert importing.questions.end == end
+    assert importing.waits == ([] if end else [seconds])
+
+
 def test_forty_refusals_without_a_success_end_it_and_no_less(importing: Import) -> None:
     assert MOST_REFUSALS == 40
     for line in range(2, 42):

@@ -14,6 +14,7 @@ from django_leadexec.clock import from_timestamp
 from django_leadexec.models import LeadExecConnection, PendingRevocation
 from django_leadexec.refresh import Options, Refresher, Report, refresher
 from django_leadexec.refresh.circuit_breaker import FAILURE_THRESHOLD
+from django_leadexec.refresh.deadline import SHORTEST_CALL
 from django_leadexec.refresh.refresher import MAX_SLEEP, MIN_SLEEP, PAUSE_AFTER_REFUSALS
 
 from ..factories import make_connection
@@ -37,6 +38,7 @@ class Passes(Refresher):
         self.stop = SimpleNamespace(wait=self.wait, is_set=lambda: self.is_over)  # type: ignore[assignment]
         self.ends: Iterator[float | OperationalError] = iter(ends)
         self.begun_at: list[float] = []
+        self.lengths: list[float | None] = []
         monkeypatch.setattr(refresher, "monotonic", lambda: self.now)
 
     def wait(self, seconds: float) -> None:
@@ -45,6 +47,7 @@ class Passes(Refresher):
 
     def _new_run(self, seconds: float | None) -> Any:
         report = Report()
+        self.lengths.append(seconds)
 
         def run() -> None:
             self.begun_at.append(self.now)
@@ -91,6 +94,14 @@ def test_the_counts_are_told_each_time_an_interval_is_over_and_at_the_end(
     watch, told_at = Passes([4] * 8, monkeypatch), list[float]()
     watch.watch(lambda report: told_at.append(watch.now - BEGIN), every=10)
     assert told_at == [10, 20, 30, 36]
+
+
+def test_a_pass_ends_when_the_counts_are_to_be_told_but_has_time_for_a_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watch = Passes([4, 4, 4], monkeypatch)
+    watch.watch(lambda report: None, every=8.25)
+    assert watch.lengths == [8.25, 4.25, SHORTEST_CALL, 4.5]
 
 
 @pytest.mark.parametrize(
