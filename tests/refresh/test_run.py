@@ -45,3 +45,19 @@ def test_a_row_that_stays_locked_is_left_even_if_it_is_the_last_that_the_run_may
     # A hundred seconds pass with each look at the clock, so it waits for no lock.
     monkeypatch.setattr(run_module, "monotonic", count(0.0, 100.0).__next__)
     assert run(limit=limit).left == 1
+
+
+def test_a_row_that_is_locked_at_first_is_taken_by_the_same_run(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_due_connections(1)
+    claim, looks = LeasedQuerySet.claim, count()
+
+    def skip_at_first(rows: LeasedQuerySet[Any], limit: int, seconds: float) -> Any:
+        is_locked = rows.model is LeadExecConnection and next(looks) == 0
+        return [] if is_locked else claim(rows, limit, seconds)
+
+    monkeypatch.setattr(LeasedQuerySet, "claim", skip_at_first)
+    monkeypatch.setattr(run_module, "LOCK_INTERVAL", 0)
+    report = run()
+    assert (report.refreshed, report.left) == (1, 0)

@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -30,13 +30,16 @@ class Work(ConnectionWork):
         super().__init__(options, get_settings(), ProviderHealth(options, threading.Event()), at=0)
         self.rows = rows
         self.claims: list[int] = []
-        self.looks = 0
+        self.looks = self.given_back = 0
 
     @property
     def may_take(self) -> float:
         self.looks += 1
         assert self.looks < 1_000, "it goes on for ever"
         return super().may_take
+
+    def give_back(self, jobs: Sequence[Any]) -> None:
+        self.given_back += len(jobs)
 
     def _claim(self, count: int) -> list[Any]:
         assert count > 0
@@ -155,3 +158,18 @@ def test_it_gives_up_on_a_long_pause_or_on_any_if_other_work_can_be_done_meanwhi
     monkeypatch.setattr(turn.gate.deadline, "pause", lambda seconds: None)
     turn._wait()
     assert work.is_unreachable is gives_up
+
+
+@pytest.mark.parametrize(
+    ("seconds", "given_back"), [(WRITE_INTERVAL, 0), (WRITE_INTERVAL + 0.1, 1), (60, 1)]
+)
+def test_claimed_rows_are_kept_for_a_short_wait_and_given_back_before_a_long_one(
+    pass_time: PassTime, monkeypatch: pytest.MonkeyPatch, seconds: float, given_back: int
+) -> None:
+    work, waits = Work(1), list[float]()
+    turn, _writer = make_turn(work, pass_time)
+    monkeypatch.setattr(turn.gate, "seconds_to_wait", lambda: seconds)
+    monkeypatch.setattr(turn.gate.deadline, "pause", waits.append)
+    turn.take_on([object()])  # type: ignore[list-item]
+    turn._wait()
+    assert (work.given_back, waits) == (given_back, [WRITE_INTERVAL])
