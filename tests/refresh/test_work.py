@@ -47,11 +47,12 @@ def test_the_longest_due_is_claimed_first_whatever_its_key() -> None:
     assert [claim(work) for _ in range(4)] == [second, first, third, None]
 
 
-def test_a_run_over_all_takes_up_what_was_given_back_after_the_others() -> None:
-    first, second, third = make_rows(20, 30, 10)
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_run_over_all_takes_up_what_was_given_back_after_the_others(count: int) -> None:
+    rows = make_rows(20, 30, 10)
     work = connection_work(everything=True)
-    work.give_back(work.claim(1))
-    assert [claim(work) for _ in range(4)] == [second, third, first, None]
+    work.give_back(work.claim(count))
+    assert [claim(work) for _ in range(4)] == [*rows[count:], *rows[:count], None]
 
 
 def test_a_run_over_all_that_finds_no_row_looks_again_only_for_what_was_given_back() -> None:
