@@ -9,6 +9,7 @@ from django_leadexec.leases import LeasedQuerySet
 from django_leadexec.models import LeadExecConnection
 from django_leadexec.refresh import Options, Refresher, Report
 from django_leadexec.refresh import run as run_module
+from django_leadexec.refresh.deadline import Deadline
 from django_leadexec.refresh.refusals import DOUBT_THRESHOLD
 
 from .. import provider as stand_in
@@ -61,3 +62,12 @@ def test_a_row_that_is_locked_at_first_is_taken_by_the_same_run(
     monkeypatch.setattr(run_module, "LOCK_INTERVAL", 0)
     report = run()
     assert (report.refreshed, report.left) == (1, 0)
+
+
+@pytest.mark.parametrize("rows", [0, 2])
+def test_a_run_that_leaves_nothing_waits_for_nothing(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    make_due_connections(rows)
+    monkeypatch.setattr(Deadline, "pause", lambda deadline, seconds: pytest.fail("It waits."))
+    assert run().refreshed == rows
