@@ -62,6 +62,17 @@ def test_an_account_that_became_another_users_is_a_conflict_at_once_when_confirm
     assert LeadExecConnection.objects.count() == 1
 
 
+@pytest.mark.parametrize("shown", ["aaron", "bolt", "ACME", ""])
+def test_any_account_but_the_one_that_was_shown_is_shown_before_it_is_linked(
+    provider: Provider, configure: Callable[..., None], shown: str
+) -> None:
+    configure(IDENTIFY="tests.security.plugins.account")
+    waiting = authorization.LinkWaiting(Secret("acme-1"), shown)
+    outcome = authorization.confirm(waiting, make_user(), lambda: None)
+    assert outcome == authorization.LinkWaiting(Secret("acme-1"), "acme")
+    assert not LeadExecConnection.objects.exists()
+
+
 @pytest.mark.parametrize("first", ["token", "account"])
 def test_a_token_and_an_account_of_two_users_are_a_conflict_before_anybody_logs_in(
     client: Client, provider: Provider, configure: Callable[..., None], first: str
@@ -72,6 +83,30 @@ def test_a_token_and_an_account_of_two_users_are_a_conflict_before_anybody_logs_
     make_connection("acme-1", user=of_token)
     make_connection("another", user=of_account, account_id="acme")
     assert_error(post(client, "acme-1"), 409, "conflict")
+
+
+def test_who_clicks_is_signed_in_also_where_another_user_may_return(
+    client: Client, provider: Provider, configure: Callable[..., None]
+) -> None:
+    configure(SIGN_IN=True)
+    for name in ("ada", "eve"):
+        make_connection(f"of-{name}", user=make_user(name))
+    post(client, "of-ada")
+    client.session.flush()
+    assert post(client, "of-eve").json()["status"] == "signed_in"
+    assert user_of(client) == "eve"
+
+
+def test_without_sign_in_a_browser_that_might_return_is_one_like_any_other(
+    client: Client, provider: Provider, configure: Callable[..., None]
+) -> None:
+    configure(SIGN_IN=True)
+    make_connection("on-file")
+    post(client, "on-file")
+    client.session.flush()
+    configure(SIGN_IN=False)
+    assert post(client, "on-file", False).json()["status"] == "ignored"
+    assert provider.refreshes == {"on-file": 1}
 
 
 class TestSessions:

@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import pytest
 from django.contrib.messages import get_messages
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
 from django_leadexec import accounts, pending_link
@@ -240,6 +242,14 @@ class TestConfirmPage:
     def test_head_shows_it_and_links_nothing(self, waiting: Client) -> None:
         assert waiting.head(CONFIRM).status_code == 200
         assert not LeadExecConnection.objects.exists()
+
+    def test_only_the_first_look_writes_the_session(self, waiting: Client) -> None:
+        # What another tab has just put into it would be lost.
+        for is_written in (True, False):
+            with CaptureQueriesContext(connection) as queries:
+                assert waiting.get(CONFIRM).status_code == 200
+            written = [query for query in queries if query["sql"].startswith("UPDATE")]
+            assert bool(written) is is_written
 
     @pytest.mark.parametrize("method", ["OPTIONS", "PUT", "PATCH", "DELETE", "TRACE"])
     def test_it_knows_no_other_method(self, waiting: Client, method: str) -> None:

@@ -296,6 +296,18 @@ class TestFlood:
         set_clock(NOON + 43_200)
         assert self.flood(client, 2) == [200, 200]
 
+    def test_a_post_too_many_is_told_when_the_new_period_begins(
+        self,
+        client: Client,
+        victim: Any,
+        provider: Provider,
+        set_clock: Callable[[float], None],
+    ) -> None:
+        assert self.flood(client, 2) == [200, 200]
+        for seconds, left in [(100, 43_100), (43_199, 1)]:
+            set_clock(NOON + seconds)
+            assert post(client, "t")["Retry-After"] == str(left)
+
     def test_the_cache_holds_neither_session_nor_address(
         self, client: Client, victim: Any, provider: Provider
     ) -> None:

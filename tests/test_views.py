@@ -25,7 +25,16 @@ from . import provider as stand_in
 from .factories import make_connection, make_user, plain
 from .provider import Provider
 from .test_button import LazyNonce
-from .visitor import agree, assert_error, callback_body, elsewhere, link_shown, post, user_of
+from .visitor import (
+    agree,
+    assert_error,
+    callback_body,
+    confirmed,
+    elsewhere,
+    link_shown,
+    post,
+    user_of,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -215,6 +224,18 @@ class TestAnonymous:
         else:
             assert redirect == reverse("leadexec:confirm")
             assert client.get(redirect)["Location"].startswith(login)
+
+    @pytest.mark.parametrize(("next_url", "after"), [("/leads/", "/leads/"), (None, "/home/")])
+    @pytest.mark.parametrize("answer", ["yes", "no"])
+    def test_after_the_confirm_page_they_are_where_they_began_or_where_a_login_leads(
+        self, provider: Provider, client: Client, settings: Settings,
+        next_url: str | None, after: str, answer: str,
+    ) -> None:  # fmt: skip
+        settings.LOGIN_REDIRECT_URL = "/home/"
+        post(client, "new", next=next_url)
+        client.force_login(make_user())
+        form = confirmed(client, link_shown(client)) | {"confirm": answer}
+        assert client.post(reverse("leadexec:confirm"), form)["Location"] == after
 
     def test_the_waiting_token_lies_encrypted_in_the_session(
         self, provider: Provider, client: Client
@@ -659,6 +680,14 @@ class TestDisconnect:
         make_connection("t", user=ana)
         response = client.post(reverse("leadexec:disconnect"), headers={"Referer": referer})
         assert response["Location"] == expected
+
+    def test_on_a_site_without_messages_it_goes_back_in_silence(
+        self, provider: Provider, client: Client, ana: Any, settings: Settings
+    ) -> None:
+        settings.MIDDLEWARE = [it for it in settings.MIDDLEWARE if "messages" not in it]
+        make_connection("t", user=ana)
+        assert self.disconnect(client, next="/page/?x=1")["Location"] == "/page/?x=1"
+        assert provider.revoked == {"t"}
 
     def test_the_only_connection_need_not_be_named(
         self, provider: Provider, client: Client, ana: Any
