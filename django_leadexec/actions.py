@@ -79,8 +79,10 @@ class AdoptingQuerySet:
         """Store a refresh token that the site already holds; ``adoption.adopt`` says how."""
         from . import adoption
 
+        token = Secret.of(refresh_token)
+        del refresh_token
         return adoption.adopt(
-            user, refresh_token, account_id=account_id, verify=verify, using=self._alias()
+            user, token, account_id=account_id, verify=verify, using=self._alias()
         )
 
     async def aadopt(
@@ -94,8 +96,10 @@ class AdoptingQuerySet:
         """``adopt`` for async code."""
         from . import adoption
 
+        token = Secret.of(refresh_token)
+        del refresh_token
         return await adoption.aadopt(
-            user, refresh_token, account_id=account_id, verify=verify, using=self._alias()
+            user, token, account_id=account_id, verify=verify, using=self._alias()
         )
 
     def _alias(self) -> str:

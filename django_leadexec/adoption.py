@@ -31,7 +31,9 @@ def adopt(
     RevocationPending if it is in the outbox, AuthorizationRejected if the provider refuses it, and
     ProviderUnavailable.
     """
-    return run(_adoption(user, Secret.of(refresh_token), account_id, verify, using))
+    token = Secret.of(refresh_token)
+    del refresh_token
+    return run(_adoption(user, token, account_id, verify, using))
 
 
 async def aadopt(
@@ -43,7 +45,9 @@ async def aadopt(
     using: str | None = None,
 ) -> LeadExecConnection:
     """``adopt`` for async code."""
-    return await arun(_adoption(user, Secret.of(refresh_token), account_id, verify, using))
+    token = Secret.of(refresh_token)
+    del refresh_token
+    return await arun(_adoption(user, token, account_id, verify, using))
 
 
 def _adoption(

@@ -8,9 +8,6 @@ from django.db import router
 
 from .leases import Leased, refuse_own_columns
 
-# Equal to no value of a column.
-NOT_LOADED = object()
-
 
 class GuardedRow(Leased):
     """A row of which ``save()`` stores only ``free_columns``, all others being guarded writes.
@@ -22,6 +19,8 @@ class GuardedRow(Leased):
     free_columns: ClassVar[frozenset[str]]
     # Attributes as they were loaded or written last: their names, and their values.
     _stored: tuple[tuple[str, ...], tuple[Any, ...]] = ((), ())
+    # Whether all of them were read. What was written may be rolled back.
+    _is_as_read: bool = False
 
     class Meta:
         abstract = True
@@ -32,12 +31,18 @@ class GuardedRow(Leased):
     ) -> Self:
         row = super().from_db(db, field_names, values, **options)
         row._stored = (tuple(field_names), tuple(values))
+        row._is_as_read = True
         return row
 
     def refresh_from_db(self, using: Any = None, fields: Any = None, *args: Any, **kw: Any) -> None:
         names = None if fields is None else list(fields)
         super().refresh_from_db(using, names, *args, **kw)
         self.mark_as_stored(names)
+        self._is_as_read = names is None
+
+    def as_read(self, attname: str) -> Any:
+        """The column's value as it was read; None if the row was written since."""
+        return dict(zip(*self._stored, strict=True)).get(attname) if self._is_as_read else None
 
     def mark_as_stored(self, names: Collection[str] | None = None) -> None:
         """Take what is in memory for what is in the database: these fields, or all."""
@@ -48,6 +53,7 @@ class GuardedRow(Leased):
             if is_meant and field.attname in attributes:
                 stored[field.attname] = attributes[field.attname]
         self._stored = (tuple(stored), tuple(stored.values()))
+        self._is_as_read = False
 
     def save(self, *args: Any, update_fields: Iterable[str] | None = None, **kwargs: Any) -> None:
         """Insert the row, or save what may be saved.
@@ -94,13 +100,18 @@ class GuardedRow(Leased):
 
     def _refuse_lost_changes(self) -> None:
         free = {self._attname(name) for name in self.free_columns}
-        attributes, stored = self.__dict__, dict(zip(*self._stored, strict=True))
+        names = [field.attname for field in self._meta.concrete_fields]
+        attributes = {name: self.__dict__[name] for name in names if name in self.__dict__}
+        stored = dict(zip(*self._stored, strict=True))
+        # Deferred, and then set, or loaded together with those of other rows.
+        unknown = attributes.keys() - stored.keys() - free
+        if unknown:
+            rows = type(self)._base_manager.using(self._state.db)
+            stored |= rows.filter(pk=self.pk).values(*unknown).first() or {}
         changed = [
-            field.attname
-            for field in self._meta.concrete_fields
-            if field.attname in attributes.keys() - free
-            # One that was deferred, and then set, is not among those that were loaded.
-            and attributes[field.attname] != stored.get(field.attname, NOT_LOADED)
+            name
+            for name, value in attributes.items()
+            if name not in free and name in stored and value != stored[name]
         ]
         refuse_own_columns(type(self), changed)
         if changed:

@@ -1,6 +1,7 @@
 """Revoke the connections of some users, or of all, for example after an incident."""
 
 import threading
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -55,6 +56,7 @@ class MassRevocation:
         )
         self.stop = stop
         self.progress = progress
+        self._batch_name = uuid.uuid4().hex
 
     def count(self) -> int:
         """How many connections there are to revoke."""
@@ -76,11 +78,8 @@ class MassRevocation:
                 break
             # Others have these locked.
             self.stop.wait(LOCK_INTERVAL)
-        options = Options(
-            using=self.using, chosen=None, revocations=self._entries(), seconds=seconds
-        )
-        report.confirmed = Refresher(options, stop=self.stop).run().revoked
-        report.queued = self._entries().count()
+        report.confirmed = self._send(seconds)
+        report.queued = sum(entries.count() for entries in self._waiting())
         report.seconds = round(monotonic() - began, 3)
         return report
 
@@ -90,8 +89,13 @@ class MassRevocation:
         if self.user_keys is None:
             yield rows
         else:
-            for start in range(0, len(self.user_keys), CHUNK_SIZE):
-                yield rows.filter(user__in=self.user_keys[start : start + CHUNK_SIZE])
+            for keys in self._chunks_of_users():
+                yield rows.filter(user__in=keys)
+
+    def _chunks_of_users(self) -> Iterator[list[Any]]:
+        keys = self.user_keys or []
+        for start in range(0, len(keys), CHUNK_SIZE):
+            yield keys[start : start + CHUNK_SIZE]
 
     def _revoke(self, rows: ConnectionQuerySet) -> int:
         """Revoke in transactions of a few hundred rows each, so that no lock is held for long."""
@@ -116,12 +120,33 @@ class MassRevocation:
         """Revoke those of these rows that no transaction of the site has locked."""
         with writing(LeadExecConnection, self.using):
             unlocked = list(rows.order_by("pk").unlocked(no_key=False))
-            return rows.with_keys_of(unlocked).move_to_outbox()
+            return rows.with_keys_of(unlocked).move_to_outbox(self._batch_name)
 
-    def _entries(self) -> OutboxQuerySet:
-        """What is to be told to LeadExec about these users, since earlier runs too."""
+    def _send(self, seconds: float) -> int:
+        """Tell LeadExec, for that many seconds; how many revocations it has confirmed."""
+        ends_at, confirmed = monotonic() + seconds, 0
+        for entries in self._waiting():
+            options = Options(
+                using=self.using,
+                chosen=None,
+                revocations=entries,
+                seconds=max(ends_at - monotonic(), 0),
+            )
+            report = Refresher(options, stop=self.stop).run()
+            confirmed += report.revoked
+            if report.outage:
+                break
+        return confirmed
+
+    def _waiting(self) -> Iterator[OutboxQuerySet]:
+        """What is to be told to LeadExec: what was revoked here, and earlier ones of the users."""
         outbox = PendingRevocation.objects.using(self.using)
         if self.user_keys is None:
-            return outbox
-        theirs = LeadExecConnection.objects.using(self.using).filter(user__in=self.user_keys)
-        return outbox.filter(connection_key__in=theirs.values("pk"))
+            yield outbox
+            return
+        yield outbox.filter(batch=self._batch_name)
+        earlier = outbox.exclude(batch=self._batch_name)
+        connections = LeadExecConnection.objects.using(self.using)
+        for keys in self._chunks_of_users():
+            theirs = connections.filter(user__in=keys)
+            yield earlier.filter(connection_key__in=theirs.values("pk"))

@@ -165,7 +165,7 @@ class LeadExecConnection(ProviderActions, GuardedRow):
         if self.status == Status.REVOKED:
             if self.refresh_token or self.access_token:
                 raise FieldError("A LeadExecConnection that is revoked holds no tokens.")
-            self.revoked_at = self.revoked_at or timezone.now()
+            self.become_revoked(self.revoked_at or timezone.now())
             return
         if not self.refresh_token:
             raise FieldError("A LeadExecConnection needs a refresh_token, unless it is revoked.")
@@ -222,9 +222,9 @@ class LeadExecConnection(ProviderActions, GuardedRow):
 
         ``retry_after``: seconds the provider asked to wait.
         """
-        self.attempts += 1
         # Without the right key each run of a minute later has to meet the row, and to say so.
-        tries = 1 if reason == crypto.UNREADABLE else self.attempts
+        tries = 1 if reason == crypto.UNREADABLE else self.attempts + 1
+        self.attempts = max(self.attempts, tries)
         wait = backoff(tries, first=FIRST_WAIT, longest=LONGEST_WAIT) * jitter(0.5, 1)
         self.refresh_after = seconds_from_now(max(wait, retry_after or 0))
         self.last_error = storable(f"Not refreshed: {reason}")
@@ -261,8 +261,8 @@ def refresh_wait(lifetime: float) -> float:
 
 
 def _revoke_what_is_deleted(instance: LeadExecConnection, using: str, **kwargs: Any) -> None:
-    # Only a revocation sets it, and nothing takes it back.
-    if instance.revoked_at is None:
+    # Only a revocation sets it. One that the object knows of by itself may be rolled back.
+    if instance.as_read("revoked_at") is None:
         LeadExecConnection.objects.using(using).filter(pk=instance.pk).move_to_outbox()
 
 

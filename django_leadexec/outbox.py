@@ -32,8 +32,8 @@ class OutboxQuerySet(LeasedQuerySet["PendingRevocation"]):
         return self.filter(requested_at__lte=timezone.now() - OVERDUE_AFTER)
 
     def of(self, connection_key: int) -> Self:
-        """What is left to be told about this connection."""
-        return self.filter(connection_key=connection_key).order_by("pk")
+        """What is left to be told about this connection. Only a row put back has two entries."""
+        return self.filter(connection_key=connection_key).order_by("-pk")
 
     @retried_on_deadlock
     def write_claimed(self, claim: Claim["PendingRevocation"], *, confirmed: bool) -> bool:
@@ -143,9 +143,9 @@ class PendingRevocation(GuardedRow):
 
     def record_failure(self, reason: str, retry_after: float | None = None) -> None:
         """Put off the next try. ``retry_after``: seconds the provider asked to wait."""
-        self.attempts += 1
         self.last_error = storable(f"Not revoked: {reason}")
         # Without the right key each run of a minute later has to meet the entry, and to say so.
-        tries = 1 if reason == UNREADABLE else self.attempts
+        tries = 1 if reason == UNREADABLE else self.attempts + 1
+        self.attempts = max(self.attempts, tries)
         wait = backoff(tries, first=FIRST_WAIT, longest=DAY) * jitter(0.5, 1)
         self.retry_after = seconds_from_now(max(wait, retry_after or 0))

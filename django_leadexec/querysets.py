@@ -111,15 +111,19 @@ class ConnectionQuerySet(AdoptingQuerySet, LeasedQuerySet["LeadExecConnection"])
         rows = list(objs)
         for row in rows:
             row.complete()
-        return super().bulk_create(rows, *args, **kwargs)
+        made = super().bulk_create(rows, *args, **kwargs)
+        for row in made:
+            row.mark_as_stored()
+        return made
 
     @retried_on_deadlock
-    def move_to_outbox(self) -> RevokedBatch:
+    def move_to_outbox(self, batch_name: str = "") -> RevokedBatch:
         """Revoke all live rows of this query set, in one transaction.
 
         Their tokens move to the outbox as they are, and all use of them stops at once.
+        ``batch_name``: the batch of an earlier call that they join; else they are a new one.
         """
-        batch = RevokedBatch(self.db)
+        batch = RevokedBatch(self.db, batch_name or uuid.uuid4().hex)
         with writing(self.model, self.db):
             self._move_to_outbox(batch)
         return batch
@@ -233,7 +237,7 @@ if TYPE_CHECKING:
         def expiring(self, within: float) -> ConnectionQuerySet: ...
         def holding(self, token: str | Secret) -> ConnectionQuerySet: ...
         def of_account(self, app_id: str, account_id: str) -> ConnectionQuerySet: ...
-        def move_to_outbox(self) -> RevokedBatch: ...
+        def move_to_outbox(self, batch_name: str = "") -> RevokedBatch: ...
 
 else:
     ConnectionManager = models.Manager.from_queryset(ConnectionQuerySet)

@@ -9,12 +9,13 @@ from django.db import OperationalError
 from . import commits
 from .claims import Claim
 from .conf import Settings, get_settings
-from .conflicts import busy_on_conflict, is_conflict
+from .conflicts import busy_on_conflict, is_conflict, retry_on_deadlock
 from .crypto import UNREADABLE
 from .echoes import believe
 from .exceptions import DecryptionFailed
 from .leases import give_back_on_error, writing
 from .models import LeadExecConnection, PendingRevocation
+from .outbox import OutboxQuerySet
 from .provider.client import get_client
 from .provider.replies import Revoked, RevokeOutcome, Unavailable
 from .routing import database_of
@@ -55,33 +56,37 @@ def start_revocation(connection: LeadExecConnection) -> Callable[[], bool]:
             return _move_row(connection, using)
 
     # The entry is not claimed yet: the lease could end before the function is called.
+    entries = _entries_of(connection, using)
     connection.become_revoked(busy_on_conflict(using, move))
-    return partial(send_revocation, connection.pk, using)
+    return partial(send_revocation, entries)
 
 
 def _revocation(connection: LeadExecConnection) -> Steps[bool]:
     conf, using = get_settings(), database_of(connection)
-    claim = yield database(lambda: _move_to_outbox(connection, using, conf))
-    return (yield from _send(claim, using))
+    entries = _entries_of(connection, using)
+    claim = yield database(lambda: _move_to_outbox(connection, entries, conf))
+    is_sent = yield from _send(claim, using)
+    return is_sent and not (yield database(partial(_are_waiting, entries)))
 
 
 def _move_to_outbox(
-    connection: LeadExecConnection, using: str, conf: Settings
+    connection: LeadExecConnection, entries: OutboxQuerySet, conf: Settings
 ) -> Claim[PendingRevocation] | bool:
     """Revoke the row and claim its outbox entry.
 
     Returns False if the provider is told after a caller's commit, else as ``_claim_entry`` does.
     """
+    using = entries.db
     is_in_transaction = commits.is_in_transaction(using)
 
     def move() -> tuple[datetime, Claim[PendingRevocation] | bool]:
         with writing(LeadExecConnection, using):
             revoked_at = _move_row(connection, using)
             if is_in_transaction:
-                commits.after_commit(lambda: send_revocation(connection.pk, using), using)
+                commits.after_commit(lambda: send_revocation(entries), using)
                 return revoked_at, False
             # In the same transaction, or a refresh command could take the entry first.
-            return revoked_at, _claim_entry(connection.pk, using, conf)
+            return revoked_at, _claim_entry(entries, conf)
 
     revoked_at, claim = busy_on_conflict(using, move)
     connection.become_revoked(revoked_at)
@@ -91,26 +96,34 @@ def _move_to_outbox(
 def _move_row(connection: LeadExecConnection, using: str) -> datetime:
     """Revoke the stored row; when it was revoked, which may be earlier."""
     mine = LeadExecConnection.objects.using(using).filter(pk=connection.pk)
-    mine.live().locked().first()
     now = mine.move_to_outbox().requested_at
     return mine.values_list("revoked_at", flat=True).first() or now
 
 
-def send_revocation(connection_key: int, using: str | None = None) -> bool:
-    """Tell the provider about one revoked connection now, if that is still to be done.
+def _entries_of(connection: LeadExecConnection, using: str) -> OutboxQuerySet:
+    """What is to be told about a connection, now or later. It has no key once it is deleted."""
+    outbox = PendingRevocation.objects.using(using)
+    if not connection.pk:
+        return outbox.filter(fingerprint=connection.fingerprint or "").order_by("-pk")
+    return outbox.of(connection.pk)
 
-    Returns whether the provider has confirmed.
+
+def send_revocation(entries: OutboxQuerySet) -> bool:
+    """Tell the provider about the first of these entries now; whether all are confirmed.
+
+    They are those of one connection or token, nearly always one or none.
     """
-    conf, alias = get_settings(), using or database_of()
-    claim = busy_on_conflict(alias, lambda: _claim_entry(connection_key, alias, conf))
-    return run(_send(claim, alias))
+    conf, using = get_settings(), entries.db
+    claim = busy_on_conflict(using, lambda: _claim_entry(entries, conf))
+    return run(_send(claim, using)) and not _are_waiting(entries)
 
 
-def _claim_entry(
-    connection_key: int, using: str, conf: Settings
-) -> Claim[PendingRevocation] | bool:
-    """A connection's outbox entry; False if somebody else holds it, True if there is none."""
-    entries = PendingRevocation.objects.using(using).of(connection_key)
+def _are_waiting(entries: OutboxQuerySet) -> bool:
+    return retry_on_deadlock(entries.db, entries.exists)
+
+
+def _claim_entry(entries: OutboxQuerySet, conf: Settings) -> Claim[PendingRevocation] | bool:
+    """The first of these entries; False if somebody else holds it, True if there is none."""
     claims = entries.claim(1, conf.lease_seconds(calls=CALLS))
     return claims[0] if claims else not entries.exists()
 

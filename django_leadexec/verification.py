@@ -158,9 +158,8 @@ def _refuse_revoked(refresh_token: Secret) -> None:
     entries = PendingRevocation.objects.using(database_of()).filter(
         fingerprint__in=crypto.fingerprints(refresh_token)
     )
-    entry = retry_on_deadlock(entries.db, entries.first)
-    if entry:
-        send_revocation(entry.connection_key)
+    if retry_on_deadlock(entries.db, entries.exists):
+        send_revocation(entries.order_by("pk"))
         raise RevocationPending(
             "This authorization has been revoked here, but LeadExec has not confirmed it yet."
         )

@@ -377,6 +377,7 @@
   function load() {
     script = "loading";
     isAlive = false;
+    style();
     // One that a tag before this one has asked for will find this one's button.
     if (fetching) return;
     const element = doc("createElement", "script");
@@ -422,7 +423,6 @@
       return failed();
     }
     doc("head").append(element);
-    style();
   }
 
   /* For pages that require Trusted Types. */

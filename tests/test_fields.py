@@ -303,6 +303,7 @@ def test_no_expression_can_be_inserted() -> None:
 def test_creating_stores_ciphertext() -> None:
     objects: Any = PendingRevocation.objects
     objects.create(
+        connection_key=1,
         app_id="app",
         refresh_token="plain",
         fingerprint="f",

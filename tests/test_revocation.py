@@ -1,6 +1,7 @@
 """The end of one connection: no more use at once, and LeadExec is told."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -224,3 +225,50 @@ def test_nobody_is_called_when_the_lease_could_end_first(
     assert not provider.calls
     assert not is_leased(PendingRevocation.objects.get())
     assert row.revoke() is True
+
+
+@pytest.mark.parametrize("is_nested", [True, False])
+def test_a_row_whose_revocation_was_rolled_back_is_still_revoked_when_it_is_deleted(
+    provider: Provider, is_nested: bool
+) -> None:
+    row = make_connection("t")
+    with transaction.atomic() if is_nested else nullcontext():
+        with transaction.atomic():
+            row.revoke()
+            transaction.set_rollback(True)
+        row.delete()
+    assert plain(PendingRevocation.objects.get().refresh_token) == "t"
+
+
+@pytest.mark.parametrize("revoke", REVOKERS.values(), ids=REVOKERS)
+def test_a_row_that_is_deleted_after_its_revocation_is_told_of_at_the_commit(
+    provider: Provider, revoke: Any
+) -> None:
+    row = make_connection("t")
+    with transaction.atomic():
+        assert revoke(row) is False
+        row.delete()
+    assert provider.revoked == {"t"}
+    assert not PendingRevocation.objects.exists()
+
+
+@pytest.mark.parametrize("revoke", REVOKERS.values(), ids=REVOKERS)
+def test_a_row_that_was_deleted_is_told_of_by_its_token(provider: Provider, revoke: Any) -> None:
+    row = make_connection("t")
+    row.delete()
+    assert revoke(row) is True
+    assert provider.revoked == {"t"}
+    assert not PendingRevocation.objects.exists()
+
+
+def test_a_row_that_was_put_back_is_not_confirmed_before_both_its_entries_are(
+    provider: Provider,
+) -> None:
+    row = make_connection("t")
+    provider.answers["disconnect t"] = stand_in.unavailable
+    row.revoke()
+    put_back = make_connection("put-back", user=row.user)
+    rows.filter(pk=row.pk).delete()
+    rows.filter(pk=put_back.pk).update(id=row.pk)
+    assert rows.get(pk=row.pk).revoke() is False
+    assert provider.revoked == {"put-back"}

@@ -7,6 +7,7 @@ right or an error that says so.
 from datetime import timedelta
 from typing import Any
 
+import django
 import pytest
 from cryptography.fernet import Fernet
 from django.core import serializers
@@ -269,6 +270,28 @@ def test_a_change_of_a_column_that_was_not_loaded_is_refused_and_named(
     with pytest.raises(FieldError, match=name):
         row.save()
     assert getattr(rows.get(), name) != value
+
+
+def test_a_row_that_was_made_in_bulk_can_be_moved() -> None:
+    first, second = make_user(), make_user()
+    [row] = rows.bulk_create([LeadExecConnection(user=first, refresh_token="t")])
+    row.user = second
+    row.save()
+    assert rows.get().user == second
+
+
+@pytest.mark.skipif(django.VERSION < (6, 1), reason="Django 6.1 has fetch modes")
+def test_a_row_can_be_saved_that_got_a_column_together_with_others() -> None:
+    make_connection("a"), make_connection("b")
+    from django.db.models import FETCH_PEERS
+
+    one, other = rows.defer("last_error").fetch_mode(FETCH_PEERS)
+    assert one.last_error == ""
+    for row in (one, other):
+        row.save()
+    other.last_error = "mine"
+    with pytest.raises(FieldError, match="last_error"):
+        other.save()
 
 
 def test_a_revoked_row_with_a_token_is_refused() -> None:

@@ -159,6 +159,11 @@ class Importer:
         }
         of_accounts = connections.filter(identity__in=set(identities.values()))
         taken = set(of_accounts.values_list("identity", "user_id"))
+        user_keys = {found[0].pk for found in by_name.values() if found}
+        # Whatever their identity says, which may be that of a user who had the row before.
+        of_users = connections.filter(user__in=user_keys, app_id=self._conf.app_id, account_id="")
+        for key in of_users.values_list("user_id", flat=True):
+            taken.add((crypto.identity_of(self._conf.app_id, "", key), key))
         wanted: Wanted = []
         later: list[Row] = []
         busy: set[str] = set()

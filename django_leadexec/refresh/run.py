@@ -139,7 +139,10 @@ class Run:
         refusals, turn = self.health.refusals, self.turn
         turn.drain()
         while refusals.are_doubtful() and not turn.gate.is_over():
-            is_answered = turn.ask_all(self.connections.claim_sample())
+            sample = self.connections.claim_sample()
+            if sample is None:
+                break
+            is_answered = turn.ask_all(sample)
             if refusals.are_doubtful():
                 self.report.everybody_refused = is_answered
                 if not is_answered and not turn.gate.is_over():

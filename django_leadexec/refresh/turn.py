@@ -9,7 +9,7 @@ from ..provider.replies import Unavailable
 from .circuit_breaker import FAILURE_THRESHOLD
 from .deadline import Deadline
 from .gate import Gate
-from .jobs import Answer, Job, NotAsked
+from .jobs import Answer, Job, NotAsked, Unreadable
 from .work import Work
 from .workers import Pool
 from .writer import Writer
@@ -79,7 +79,7 @@ class Turn:
 
         def take(answer: Answer) -> None:
             self._take(answer)
-            if isinstance(answer.result, Unavailable | NotAsked):
+            if isinstance(answer.result, Unavailable | Unreadable | NotAsked):
                 unanswered.append(answer.job)
 
         self.take_on(jobs)

@@ -59,15 +59,16 @@ class Work(ABC):
 
     def claim(self, count: int) -> list[Job]:
         """Claim up to ``count`` due rows; none while others lock the whole table."""
-        return self._take(lambda: self._claim(count))
+        return self._take(lambda: self._claim(count)) or []
 
-    def _take(self, claim: Callable[[], list[Job]]) -> list[Job]:
+    def _take(self, claim: Callable[[], list[Job]]) -> list[Job] | None:
+        """Claim rows, and count them; None while others lock the whole table."""
         try:
             jobs = claim()
         except OperationalError as error:
             if not is_conflict(error, self.options.using):
                 raise
-            return []
+            return None
         self.taken += len(jobs)
         return jobs
 
@@ -125,8 +126,11 @@ class ConnectionWork(Work):
     def is_doubtful(self) -> bool:
         return self.health.refusals.are_doubtful()
 
-    def claim_sample(self) -> list[Job]:
-        """Claim the connections that the provider accepted last, for ``Refusals``."""
+    def claim_sample(self) -> list[Job] | None:
+        """Claim the connections that the provider accepted last, for ``Refusals``.
+
+        None while others lock the whole table.
+        """
         chosen: ConnectionQuerySet = self.options.chosen  # type: ignore[assignment]
         rows = chosen.active().filter(app_id=self.conf.app_id, refresh_after__isnull=False)
         newest = rows.order_by("-refresh_after")

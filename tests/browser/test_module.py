@@ -433,6 +433,7 @@ def test_a_script_still_under_way_serves_the_button_where_it_has_moved_to(
     site.settle()
     # Twice, and one click would open two dialogs.
     assert site.page.evaluate("runs") == 1
+    site.wait_for(site.has_providers_stylesheet)
 
 
 def test_a_script_that_finds_no_button_is_asked_for_again_by_the_next(

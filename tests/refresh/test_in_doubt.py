@@ -134,5 +134,5 @@ def test_a_sample_that_others_have_locked_ends_no_run(
     monkeypatch.setattr(ConnectionQuerySet, "claim", fail_in_doubt)
     monkeypatch.setattr(work, "is_conflict", lambda error, using: True)
     report = one_worker().run()
-    assert (report.rejected, report.failed) == (0, 20)
+    assert (report.rejected, report.failed, report.everybody_refused) == (0, 20, False)
     assert statuses() == {"active"}

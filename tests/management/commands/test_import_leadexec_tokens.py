@@ -160,6 +160,15 @@ def test_a_token_on_file_for_another_application_is_taken_for_this_one(
     assert rows.get(pk=row.pk).get_access_token()
 
 
+def test_a_row_that_was_moved_to_a_user_keeps_its_token(provider: Provider, table: Any) -> None:
+    row = make_connection("t")
+    rows.filter(pk=row.pk).update(user=make_user("ada"))
+    found, said, code = run(table("user,token\nada,new\n"))
+    assert (found, code) == (counts(skipped=1), 1)
+    assert "connected already, with another token" in said
+    assert plain(rows.get().refresh_token) == "t"
+
+
 def test_bytes_that_are_no_utf_8_spoil_their_row_alone(provider: Provider, table: Any) -> None:
     make_user("ada"), make_user("bob")
     found, said, code = run(table(b"user,token\nada,t\xff\xfe\nbob,t-bob\n"))

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,12 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
+from django_leadexec import mass_revocation
+from django_leadexec.mass_revocation import MassRevocation
 from django_leadexec.models import LeadExecConnection, PendingRevocation
+from django_leadexec.refresh import Refresher
 
 from ... import processes
 from ... import provider as stand_in
@@ -121,6 +126,40 @@ def test_what_is_queued_is_sent_and_counted_when_it_is_started_again(
     assert (code, counted(counts)) == (0, (0, 1, 0))
     code, counts, _ = revoke("--user=ada")
     assert (code, counted(counts)) == (0, (0, 0, 0))
+
+
+def test_a_connection_that_is_deleted_meanwhile_still_counts_as_queued(
+    provider: Provider, ada: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_connection("t1", user=ada)
+    provider.answers["disconnect t1"] = stand_in.unavailable
+    run = Refresher.run
+
+    def delete_first(refresher: Refresher) -> Any:
+        LeadExecConnection.objects.all().delete()
+        return run(refresher)
+
+    monkeypatch.setattr(Refresher, "run", delete_first)
+    code, counts, _ = revoke("--user=ada")
+    assert (code, counted(counts)) == (1, (1, 0, 1))
+
+
+def test_more_users_than_one_statement_takes_are_revoked_and_sent(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch, ada: Any
+) -> None:
+    monkeypatch.setattr(mass_revocation, "CHUNK_SIZE", 2)
+    made = make_due_connections(7)
+    make_connection("of-another")
+    for row in made[:3]:
+        provider.answers[f"disconnect {row.refresh_token.decrypt().reveal()}"] = stand_in.reset
+        row.revoke()
+    provider.answers.clear()
+    PendingRevocation.objects.update(retry_after=timezone.now())
+    report = MassRevocation("default", [row.user_id for row in made], stop=threading.Event()).run(
+        60
+    )
+    assert (report.revoked, report.confirmed, report.queued) == (4, 7, 0)
+    assert live().count() == 1
 
 
 def test_what_leadexec_has_not_confirmed_yet_is_never_told_as_confirmed(
