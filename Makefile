@@ -65,9 +65,9 @@ test: venv-dev ## Run the tests (on another database: make test DATABASE_URL=pos
 	$(development) $(pytest) $(ARGS)
 	$(if $(DATABASE_URL)$(ARGS)$(CI),,@$(test_on_postgres))
 
-# These tests hardly wait, so a worker more than there are cores would only take longer to start.
+# These tests hardly wait, so a fourth worker would only take longer to start.
 test-fast: venv-dev ## Run, in less than a minute, the tests that need no browser, process or server
-	$(pytest) --numprocesses=logical --maxprocesses=4 -m "not slow and not browser and not cluster and not redis and not rabbitmq and not node" $(ARGS)
+	$(pytest) --numprocesses=3 -m "not slow and not browser and not cluster and not redis and not rabbitmq and not node" $(ARGS)
 
 mutants: venv-dev ## Change the code a little and tell what no test notices: ARGS="refresh/writer --seed 7"
 	$(python) -m uv run --quiet --no-project --python $(python) --with cosmic-ray==$(cosmic_ray) --with coverage==$(coverage) \

@@ -401,6 +401,7 @@ def test_a_process_that_was_stopped_while_connecting_sends_nothing_after_its_dea
     assert server.requests == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("talk", SLOW.values(), ids=SLOW)
 def test_a_slow_answer_over_tls_times_out_as_a_whole(talk: Talk, trusted: Certificate) -> None:
     with serving(over_tls(trusted, talk)) as server:

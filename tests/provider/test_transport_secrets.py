@@ -116,6 +116,7 @@ def call(request: pytest.FixtureRequest) -> Callable[[str], object]:
     return ask
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("talk", EVERYTHING.values(), ids=EVERYTHING)
 def test_no_answer_makes_the_client_show_the_token(
     talk: Talk, call: Callable[[str], object], surroundings: Surroundings

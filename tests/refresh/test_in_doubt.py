@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from django.db import OperationalError
+from pytest_django import Settings
 
 from django_leadexec import clock
 from django_leadexec.models import ConnectionQuerySet, LeadExecConnection
@@ -120,8 +121,10 @@ def test_a_sample_that_is_not_answered_accuses_nobody(
 
 
 def test_a_sample_that_others_have_locked_ends_no_run(
-    provider: Provider, monkeypatch: pytest.MonkeyPatch
+    provider: Provider, monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
+    # A run waits that long for what others have locked.
+    settings.LEADEXEC = settings.LEADEXEC | {"TIMEOUT": 1}
     make_due_connections(30)
     provider.default = stand_in.refused
     claim = ConnectionQuerySet.claim
