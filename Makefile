@@ -6,10 +6,9 @@ SHELL := /bin/sh
 PORT ?= 8000
 python := .venv/bin/python
 example := $(python) example_project/manage.py
-# What a caller has set for another project must not reach this one.
-unexport PYTHONHOME PYTHONPATH DJANGO_SETTINGS_MODULE
-# Without bytecode, each process of a run compiles all of the code and the tests again.
-unexport PYTHONDONTWRITEBYTECODE
+# What a caller has set for another project must not reach this one. Without bytecode, each process of
+# a run would compile all of the code and the tests again.
+unexport PYTHONHOME PYTHONPATH DJANGO_SETTINGS_MODULE PYTHONDONTWRITEBYTECODE
 
 demo := DEMO_PORT='$(PORT)' DEBUG=on ALLOWED_HOSTS= DJANGO_RUNSERVER_HIDE_WARNING=true $(example)
 # Access tokens of three minutes, so that there is something to watch.

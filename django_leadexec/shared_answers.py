@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from django.core.cache import cache
@@ -20,6 +21,7 @@ from . import crypto
 from .exceptions import ProviderUnavailable
 from .provider.replies import Fresh, RefreshOutcome, Refused, Unavailable
 from .secret import Secret
+from .steps import Steps, database, network, run
 
 # Seconds between two looks for another's answer.
 POLL_INTERVAL = 0.05
@@ -44,22 +46,26 @@ def ask_once(refresh_token: Secret, seconds: float, ask: Callable[[], Answer]) -
     ``seconds``: how long somebody may ask before another does, as they may have been killed.
     Raises ProviderUnavailable if the others take longer, and what ``ask`` raises.
     """
-    asking = f"{PREFIX}:asking:{crypto.fingerprint(refresh_token)}"
+    # In steps, so that a test can choose who goes on after each.
+    return run(_ask_once(f"{PREFIX}:asking:{crypto.fingerprint(refresh_token)}", seconds, ask))
+
+
+def _ask_once(asking: str, seconds: float, ask: Callable[[], Answer]) -> Steps[Answer]:
     mine = uuid.uuid4().hex
     other: str | None = None
     # Counted and not timed, so that a clock that stands still ends it as well.
     for _ in range(int(seconds / POLL_INTERVAL)):
-        is_mine = _in_cache(cache.add, asking, mine, seconds, failed=True)
+        is_mine = yield database(lambda: _in_cache(cache.add, asking, mine, seconds, failed=True))
         # After the line before: an answer is there before its question is gone.
-        answer = _find(other) if other else None
+        answer: Answer | None = (yield database(partial(_find, other))) if other else None
         if is_mine and answer is None:
-            answer = _ask_for_all(asking, mine, ask)
+            answer = yield database(partial(_ask_for_all, asking, mine, ask))
         elif is_mine:
-            _end(asking, mine)
+            yield database(partial(_end, asking, mine))
         if answer is not None:
             return answer
-        other = _in_cache(cache.get, asking) or other
-        time.sleep(POLL_INTERVAL)
+        other = (yield database(lambda: _in_cache(cache.get, asking))) or other
+        yield network(lambda: time.sleep(POLL_INTERVAL))
     raise ProviderUnavailable("Another request is asking about this token, and is late.")
 
 
