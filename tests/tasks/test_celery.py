@@ -90,6 +90,12 @@ def kill(worker: "subprocess.Popen[str]") -> None:
     worker.communicate()
 
 
+def outcome(result: Any) -> Any:
+    """What a task has returned. Asked for again and again: a message that it is there may be lost."""
+    processes.wait_until(result.ready, 300)
+    return result.get()
+
+
 def calls(provider: Provider) -> dict[str, int]:
     """How often the rows' tokens were asked about."""
     return {
@@ -106,10 +112,10 @@ def test_several_workers_share_the_rows_without_a_double_call(
         site.start_worker(2)
     # As a schedule would send it, with three more to help, and once more by mistake.
     sent = [site.send(copies=4, workers=4) for _ in range(2)]
-    counts = [result.get(timeout=300) for result in sent]
+    counts = [outcome(result) for result in sent]
     # Those that they asked for, by the queue that they came by.
     helpers = [helper for result in sent for helper in result.children]
-    counts += [helper.get(timeout=60) for helper in helpers]
+    counts += [outcome(helper) for helper in helpers]
     assert len(counts) == 8
     assert sum(count["refreshed"] for count in counts) == ROWS
     assert all(count["failed"] == 0 for count in counts)
@@ -146,12 +152,12 @@ def test_a_task_that_is_delivered_again_after_its_worker_was_killed_does_no_harm
     processes.wait_until(lambda: len(provider.refreshes) > ROWS // 4)
     kill(victim)
     site.start_worker(1)
-    counts = result.get(timeout=120)
+    counts = outcome(result)
     assert counts["failed"] == 0
     assert counts["refreshed"] >= 1
     assert set(calls(provider).values()) == {1}
     # What it held comes free with its lease.
     LeadExecConnection.objects.filter(expires_at=None).write(lease_until=0)
-    site.send().get(timeout=120)
+    outcome(site.send())
     assert not LeadExecConnection.objects.filter(expires_at=None).exists()
     assert not provider.overlaps
