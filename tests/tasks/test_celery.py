@@ -91,7 +91,7 @@ def kill(worker: "subprocess.Popen[str]") -> None:
 
 
 def outcome(result: Any) -> Any:
-    """What a task has returned. Asked for again and again: a message that it is there may be lost."""
+    """What a task has returned. It is polled, as the message that it is there can be lost."""
     processes.wait_until(result.ready, 300)
     return result.get()
 
