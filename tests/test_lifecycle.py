@@ -143,7 +143,9 @@ def test_it_waits_for_whoever_holds_the_lease(provider: Provider, settings: Sett
     def finish() -> None:
         time.sleep(0.3)
         held.row.record_success("from-another", time.time() + 3600)
-        LeadExecConnection.objects.all().write_claimed([held])
+        # On MariaDB, whoever looks for a free row has it locked for a moment.
+        while LeadExecConnection.objects.all().write_claimed([held]).locked:
+            time.sleep(0.01)
         database.close()
 
     other = threading.Thread(target=finish)
