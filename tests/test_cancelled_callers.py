@@ -265,7 +265,8 @@ def test_a_no_is_written_as_well(provider: Provider, caplog: pytest.LogCaptureFi
     wait_until(lambda: stored(row).status == "rejected")
     wait_until(lambda: not threads_for_the_gone())
     assert not is_leased(stored(row))
-    assert not caplog.records
+    # asyncio notes what takes long on a busy machine.
+    assert not [record for record in caplog.records if record.name != "asyncio"]
 
 
 def test_a_write_that_fails_gives_the_row_back_and_is_logged(

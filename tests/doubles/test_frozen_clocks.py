@@ -103,11 +103,13 @@ def test_a_run_waits_as_long_as_a_retry_after_says(
 
 
 def test_a_run_gives_up_in_an_outage(provider: Provider, with_clocks_stopped: Stopped) -> None:
-    make_due_connections(30)
+    # Many more than may be under way when the run notices, on a busy machine too.
+    make_due_connections(200)
     provider.default = unavailable
-    report = with_clocks_stopped(Refresher(Options.for_all("default", workers=4)).run)
+    options = Options.for_all("default", workers=4, batch_size=5)
+    report = with_clocks_stopped(Refresher(options).run)
     assert report.outage
-    assert report.failed < 30
+    assert report.failed < 200
 
 
 def test_a_run_at_a_rate_ends(provider: Provider, with_clocks_stopped: Stopped) -> None:
