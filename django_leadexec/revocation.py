@@ -65,8 +65,7 @@ def _revocation(connection: LeadExecConnection) -> Steps[bool]:
     conf, using = get_settings(), database_of(connection)
     entries = _entries_of(connection, using)
     claim = yield database(lambda: _move_to_outbox(connection, entries, conf))
-    is_sent = yield from _send(claim, using)
-    return is_sent and not (yield database(partial(_are_waiting, entries)))
+    return (yield from _send(claim, entries))
 
 
 def _move_to_outbox(
@@ -113,13 +112,9 @@ def send_revocation(entries: OutboxQuerySet) -> bool:
 
     They are those of one connection or token, nearly always one or none.
     """
-    conf, using = get_settings(), entries.db
-    claim = busy_on_conflict(using, lambda: _claim_entry(entries, conf))
-    return run(_send(claim, using)) and not _are_waiting(entries)
-
-
-def _are_waiting(entries: OutboxQuerySet) -> bool:
-    return retry_on_deadlock(entries.db, entries.exists)
+    conf = get_settings()
+    claim = busy_on_conflict(entries.db, lambda: _claim_entry(entries, conf))
+    return run(_send(claim, entries))
 
 
 def _claim_entry(entries: OutboxQuerySet, conf: Settings) -> Claim[PendingRevocation] | bool:
@@ -128,11 +123,13 @@ def _claim_entry(entries: OutboxQuerySet, conf: Settings) -> Claim[PendingRevoca
     return claims[0] if claims else not entries.exists()
 
 
-def _send(claim: Claim[PendingRevocation] | bool, using: str) -> Steps[bool]:
-    """Tell the provider about a claimed entry; whether the entry is out of the outbox."""
+def _send(claim: Claim[PendingRevocation] | bool, entries: OutboxQuerySet) -> Steps[bool]:
+    """Tell the provider about the one of these entries that was claimed; whether all are gone."""
     if isinstance(claim, bool):
         return claim
-    return (yield from give_back_on_error(claim, using, _call(claim, using)))
+    using = entries.db
+    is_confirmed = yield from give_back_on_error(claim, using, _call(claim, using))
+    return is_confirmed and not (yield database(partial(retry_on_deadlock, using, entries.exists)))
 
 
 def _call(claim: Claim[PendingRevocation], using: str) -> Steps[bool]:

@@ -1,4 +1,4 @@
-"""One connection: its access token and its end, with a provider on a real socket."""
+"""One connection: its access token, fresh when it is needed, with a provider on a real socket."""
 
 import asyncio
 import inspect
