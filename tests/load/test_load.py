@@ -237,6 +237,7 @@ def test_callbacks_while_tokens_are_refreshed_and_keys_rotate(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     visitors = [Visitor.new() for _ in range(VISITORS)]
+    make_connection(token_of(0), user=visitors[0].user, expires_in=-1)
     provider.latency = 0.01
     provider.lifetime = 2  # so that every row is due again within a second
     deadlocks_before = deadlocks()
@@ -255,6 +256,7 @@ def test_callbacks_while_tokens_are_refreshed_and_keys_rotate(
         server, port = stack.enter_context(gunicorn(provider))
         watch = start_command(provider, "refresh_leadexec_tokens", "--watch", "--workers=4")
         refresher = stack.enter_context(running(watch))
+        processes.wait_until(lambda: provider.refreshes[token_of(0)])  # it is at work
         rotation = Rotation(provider, keys, monkeypatch)
         rotation.start()
         began = time.monotonic()
