@@ -16,7 +16,7 @@ from pytest_django import DjangoDbBlocker, Settings
 from . import timing
 from .factories import make_user
 from .flushing import quick_flush
-from .needs import is_left_out, mark_folders, skip_or_fail, skipped_here
+from .needs import is_left_out, mark_tests, skip_or_fail, skipped_here
 from .provider import Provider
 from .sockets import apis_at
 from .visitor import LOGIN, NOON
@@ -33,7 +33,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    mark_folders(items, Path(__file__).parent)
+    mark_tests(items, Path(__file__).parent)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -43,6 +43,9 @@ SLOW = {
 
 # What these ask is answered alike on every database, so CI asks it on one.
 ON_ONE_DATABASE = {"apis", "browser", "docs", "doubles", "sandbox", "themes"}
+# A test that has one of these markers or fixtures uses the database of the run.
+DATABASE_MARKERS = {"django_db", "server", *VENDORS}
+DATABASE_FIXTURES = {"db", "transactional_db", "live_server"}
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,14 @@ def _gettext() -> str | None:
     return None if shutil.which("xgettext") else "no xgettext on the path"
 
 
+def find_pgbouncer() -> str | None:
+    return shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+
+def _pgbouncer() -> str | None:
+    return None if find_pgbouncer() else "no pgbouncer on the path, nor in /usr/sbin"
+
+
 def _listens(name: str, port: int) -> Callable[[], str | None]:
     def missing() -> str | None:
         try:
@@ -106,6 +117,7 @@ NEEDS = {
     "node": Need(cache(_node), "apt install nodejs npm, and make assets"),
     "gettext": Need(cache(_gettext), "apt install gettext"),
     "cluster": Need(cache(_cluster), "apt install postgresql"),
+    "pgbouncer": Need(cache(_pgbouncer), "apt install pgbouncer"),
     "redis": Need(cache(_listens("Redis", 6379)), "apt install redis, and start it"),
     "rabbitmq": Need(
         cache(_listens("RabbitMQ", 5672)), "apt install rabbitmq-server, and start it"
@@ -113,14 +125,20 @@ NEEDS = {
 }
 
 
-def mark_folders(items: list[pytest.Item], tests: Path) -> None:
-    """Give the tests in folders below ``tests`` the markers ``slow`` and ``one_database``."""
+def mark_tests(items: list[pytest.Item], tests: Path) -> None:
+    """Give tests below ``tests`` the markers ``slow`` and ``one_database``."""
     for item in items:
         folder = item.path.relative_to(tests).parts[0]
         if folder in SLOW:
             item.add_marker("slow")
-        if folder in ON_ONE_DATABASE:
+        if folder in ON_ONE_DATABASE or not _uses_database(item):
             item.add_marker("one_database")
+
+
+def _uses_database(item: pytest.Item) -> bool:
+    fixtures: list[str] = getattr(item, "fixturenames", [])
+    markers = {marker.name for marker in item.iter_markers()}
+    return bool(DATABASE_MARKERS & markers or DATABASE_FIXTURES.intersection(fixtures))
 
 
 def is_left_out(path: Path, tests: Path, expression: str) -> bool:

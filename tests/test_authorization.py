@@ -333,7 +333,7 @@ class TestTheSitesOwnCode:
         client.force_login(get_user_model().objects.get(), backend=LOGIN)
         assert post(client, "acme-1").json()["status"] == "confirm_required"
 
-    @pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer at a time")
+    @pytest.mark.server
     def test_an_account_that_is_linked_meanwhile_is_no_taken_name(
         self, client: Client, provider: Provider, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -2,10 +2,11 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.needs import NEEDS, is_left_out, skip_for_want
+from tests.needs import NEEDS, is_left_out, mark_tests, skip_for_want
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -16,6 +17,7 @@ NAMES = {
     "node": "Node.js",
     "gettext": "gettext",
     "cluster": "PostgreSQL's binaries",
+    "pgbouncer": "pgbouncer",
     "redis": "Redis",
     "rabbitmq": "RabbitMQ",
 }
@@ -49,6 +51,38 @@ def test_a_contributor_is_told_what_a_machine_may_lack() -> None:
     text = " ".join((ROOT / "CONTRIBUTING.md").read_text("utf-8").split())
     [told] = re.findall(r"your machine lacks are skipped with a reason: (.*?)\. `make", text)
     assert set(told.split(", ")) == {NAMES[need] for need in NEEDS}
+
+
+class Item:
+    """A test as pytest has collected it: its file, markers and fixtures."""
+
+    def __init__(self, path: str, *markers: str, fixtures: tuple[str, ...] = ()) -> None:
+        self.path, self.fixturenames = TESTS / path, list(fixtures)
+        self.markers = {*markers}
+
+    def iter_markers(self) -> list[pytest.Mark]:
+        return [pytest.Mark(name, (), {}, _ispytest=True) for name in self.markers]
+
+    def add_marker(self, name: str) -> None:
+        self.markers.add(name)
+
+
+@pytest.mark.parametrize(
+    ("item", "is_left_out"),
+    [
+        (Item("test_conf.py"), True),
+        (Item("test_views.py", "django_db"), False),
+        (Item("test_views.py", fixtures=("client", "db")), False),
+        (Item("test_views.py", fixtures=("transactional_db",)), False),
+        (Item("neighbours/test_neighbours.py", "postgres"), False),
+        (Item("neighbours/test_neighbours.py", "mysql"), False),
+        (Item("test_authorization.py", "server"), False),
+        (Item("browser/test_flows.py", "django_db"), True),
+    ],
+)
+def test_ci_leaves_out_on_a_second_database_what_uses_none(item: Any, is_left_out: bool) -> None:
+    mark_tests([item], TESTS)
+    assert ("one_database" in item.markers) is is_left_out
 
 
 def test_the_quick_tests_are_the_same_wherever_they_are_named() -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from django.db import connection
 
+from ..needs import find_pgbouncer
 from ..processes import database_url, run_scenario, wait_until
 
 ORDINARY = {
@@ -67,9 +67,8 @@ def test_a_whole_visit_works_with_pymysql() -> None:
 @pytest.fixture
 def pgbouncer(transactional_db: None, tmp_path: Path) -> Iterator[str]:
     """The URL of the test's database behind a pgbouncer that pools transactions."""
-    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
-    if program is None:
-        pytest.skip("no pgbouncer: apt install pgbouncer")
+    program = find_pgbouncer()
+    assert program
     url = urlsplit(database_url())
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -106,5 +105,6 @@ def accepts(port: int) -> bool:
 
 
 @pytest.mark.postgres
+@pytest.mark.pgbouncer
 def test_a_whole_visit_works_behind_pgbouncer(pgbouncer: str) -> None:
     assert visit("pgbouncer", "psycopg", DATABASE_URL=pgbouncer) == ORDINARY

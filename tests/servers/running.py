@@ -1,7 +1,6 @@
 """Start a server with the site, and visit it."""
 
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -22,9 +21,9 @@ from ..provider import Provider
 from ..visitor import LOGIN
 
 
-def find_program(name: str) -> str | None:
-    """A program that is installed beside this Python, or on the path."""
-    return shutil.which(name, path=Path(sys.executable).parent) or shutil.which(name)
+def find_program(name: str) -> str:
+    """A program that is installed beside this Python."""
+    return str(Path(sys.executable).with_name(name))
 
 
 @contextmanager

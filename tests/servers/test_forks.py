@@ -36,10 +36,13 @@ def each_gets_their_own(provider: Provider, port: int) -> None:
 
 
 def test_uwsgi(provider: Provider) -> None:
-    program = find_program("uwsgi")
-    if program is None:
-        pytest.skip("uWSGI is not installed")
-    command = (program, *UWSGI, "--module=tests.servers.wsgi", f"--virtualenv={sys.prefix}")
+    pytest.importorskip("pyuwsgi", reason="uWSGI runs on no Windows")
+    command = (
+        find_program("uwsgi"),
+        *UWSGI,
+        "--module=tests.servers.wsgi",
+        f"--virtualenv={sys.prefix}",
+    )
     with serving(provider, *command, pattern=r"bound to TCP address 127\.0\.0\.1:(\d+)") as port:
         each_gets_their_own(provider, port)
 
