@@ -38,7 +38,7 @@ test_on_postgres := if $(python) -c 'import psycopg; psycopg.connect("$(postgres
 	then DATABASE_URL=$(postgres)/leadexec $(development) $(pytest) -m server; \
 	else echo "No PostgreSQL lets postgres in at 127.0.0.1:5432: the tests marked server are left out."; fi
 
-.PHONY: help demo demo-refresh demo-watch test test-fast mutants coverage lint audit format types types-wheel check docs build sbom lock bench clean assets assets-check pictures messages venv-example venv-dev
+.PHONY: help demo demo-refresh demo-watch test test-fast mutants coverage lint audit format types types-wheel check docs build check-dist sbom lock bench clean assets assets-check pictures messages venv-example venv-dev
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -113,6 +113,9 @@ build: venv-dev ## Build the sdist and the wheel into dist/, the same bytes each
 	$(python) -m twine check --strict dist/*
 	$(python) -m pyroma --min=10 --skip-tests=BusFactor dist/*.tar.gz
 	if [ -e .git ]; then $(python) -m check_manifest; fi
+
+check-dist: build sbom ## Install the wheel, collect the sdist's tests, and build both again
+	$(python) scripts/check_dist.py
 
 sbom: venv-dev ## Describe what the built wheel needs, as locked: build/django_leadexec.cdx.json
 	@scripts/sbom

@@ -1,6 +1,7 @@
 """Collects all that a run leaves behind where others may read it."""
 
 import contextlib
+import functools
 import http.client
 import io
 import logging
@@ -85,7 +86,7 @@ class LeakRecorder:
             for frame, _ in traceback.walk_tb(link.__traceback__):
                 self.add("locals", *map(safe_pprint, frame.f_locals.values()))
         request = request or RequestFactory().get("/")
-        with override_settings(DEBUG=True):  # then it cleans nothing
+        with override_settings(DEBUG=True), _compiling_each_page_once():  # it cleans nothing then
             reporter = ExceptionReporter(request, type(error), error, error.__traceback__)
             self.add("error page", reporter.get_traceback_html(), reporter.get_traceback_text())
 
@@ -144,6 +145,14 @@ def _drop_frames_of_tests(error: BaseException) -> None:
     while trace and trace.tb_frame.f_code.co_filename.startswith(TESTS):
         trace = trace.tb_next
     error.__traceback__ = trace
+
+
+# Django compiles the templates of its error page for each error, which takes as long as the rest.
+_compile = functools.cache(debug.DEBUG_ENGINE.from_string)
+
+
+def _compiling_each_page_once() -> contextlib.AbstractContextManager[Any]:
+    return mock.patch.object(debug.DEBUG_ENGINE, "from_string", _compile)
 
 
 def _rows() -> list[Any]:

@@ -37,10 +37,11 @@ class Terminal(io.StringIO):
 
 
 def revoke(*flags: str) -> tuple[int, dict[str, Any], str]:
-    """The exit code, the counts, and what stands on stderr."""
+    """The exit code, the counts, and what stands on stderr. A busy machine has time to send all."""
     out, err, code = io.StringIO(), io.StringIO(), 0
+    given = ("--no-input", "--json", "--seconds=600", *flags)
     try:
-        call_command("leadexec_revoke", "--no-input", "--json", *flags, stdout=out, stderr=err)
+        call_command("leadexec_revoke", *given, stdout=out, stderr=err)
     except CommandError as error:
         code = error.returncode
     return code, json.loads(out.getvalue() or "{}"), err.getvalue()
