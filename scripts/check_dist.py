@@ -61,7 +61,9 @@ def check_files(wheel: Path) -> None:
         path.relative_to(ROOT).as_posix() for path in package.rglob("*") if path.suffix in KINDS
     }
     wanted |= {"django_leadexec/py.typed", "django_leadexec/migrations/0001_initial.py"}
-    alien = {name for name in names if not name.startswith(("django_leadexec/", "django_leadexec-"))}
+    alien = {
+        name for name in names if not name.startswith(("django_leadexec/", "django_leadexec-"))
+    }
     for label, found in (("missing from the wheel", wanted - names), ("alien to it", alien)):
         if found:
             sys.exit(f"{label}: {', '.join(sorted(found))}")
