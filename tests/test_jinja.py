@@ -58,4 +58,4 @@ def test_the_tag_works_where_jinja2_is_not_installed():
         "import sys; sys.modules['jinja2'] = None; import django; django.setup();"
         "import django_leadexec.templatetags.leadexec"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

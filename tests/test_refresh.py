@@ -187,7 +187,7 @@ def test_threads_that_only_wait_for_each_other_get_no_more_beside_them(
     assert counts == [1, 1, 3, 12, 16, 16]
 
 
-def test_limit_stops_after_so_many_rows(provider: Provider) -> None:
+def test_limit_stops_after_that_number_of_rows(provider: Provider) -> None:
     make_due_connections(10)
     report = run(limit=4)
     # What it was told to leave is not left over.
@@ -268,16 +268,14 @@ def test_an_undecryptable_row_fails_alone_and_is_left_as_it_is(
 def test_a_row_revoked_during_the_call_stays_revoked(provider: Provider) -> None:
     row = make_connection("t", expires_in=-1)
     provider.held.set()
-    reports = []
-    runner = threading.Thread(target=lambda: reports.append(run_and_close()))
-    runner.start()
+    runner = begin(run)
     wait_until(lambda: provider.refreshes["t"])
     LeadExecConnection.objects.filter(pk=row.pk).move_to_outbox()
     provider.held.clear()
-    runner.join()
+    report = runner.returned()
     row.refresh_from_db()
     assert (row.status, plain(row.refresh_token), plain(row.access_token)) == ("revoked", "", "")
-    assert reports[0].skipped == 1
+    assert report.skipped == 1
     assert plain(PendingRevocation.objects.get().refresh_token) == "t"
 
 
@@ -285,22 +283,12 @@ def test_stopping_finishes_what_is_in_flight_and_gives_back_the_rest(provider: P
     make_due_connections(60)
     provider.held.set()
     stop = threading.Event()
-    reports = []
-
-    def work() -> None:
-        try:
-            reports.append(Refresher(Options.for_all("default", workers=4), stop=stop).run())
-        finally:
-            connection.close()
-
-    runner = threading.Thread(target=work)
-    runner.start()
+    runner = begin(Refresher(Options.for_all("default", workers=4), stop=stop).run)
     wait_until(lambda: provider.calls["refreshaccesstoken"] == 4)
     stop.set()
     provider.held.clear()
-    runner.join()
-    assert reports[0].refreshed == 4
-    assert reports[0].left == 56
+    report = runner.returned()
+    assert (report.refreshed, report.left) == (4, 56)
     assert run().refreshed == 56
 
 
@@ -339,9 +327,7 @@ def test_all_workers_call_at_once_before_the_first_answer(provider: Provider) ->
         wait_until(lambda: provider.calls["refreshaccesstoken"] == 50)
     finally:
         provider.held.clear()
-    report = runner.result()
-    assert isinstance(report, Report)
-    assert report.refreshed == 60
+    assert runner.returned().refreshed == 60
 
 
 def test_a_run_goes_on_with_as_many_threads_as_the_system_grants(
@@ -566,17 +552,11 @@ def test_it_refuses_to_run_inside_a_transaction(provider: Provider) -> None:
 def test_a_low_rate_holds_few_rows_at_once(provider: Provider) -> None:
     make_due_connections(30)
     stop = threading.Event()
-
-    def work() -> None:
-        Refresher(Options.for_all("default", rate=0.5), stop=stop).run()
-        connection.close()
-
-    runner = threading.Thread(target=work)
-    runner.start()
+    runner = begin(Refresher(Options.for_all("default", rate=0.5), stop=stop).run)
     wait_until(lambda: provider.refreshes)
     held = LeadExecConnection.objects.filter(lease_until__gt=time.time() * 1000).count()
     stop.set()
-    runner.join()
+    runner.returned()
     assert held <= 2
 
 
@@ -738,10 +718,3 @@ def test_a_broken_disconnect_call_keeps_no_refresh_from_being_made(provider: Pro
 def seconds_until(moment: datetime | None) -> float:
     assert moment is not None
     return moment.timestamp() - time.time()
-
-
-def run_and_close() -> Report:
-    try:
-        return run()
-    finally:
-        connection.close()

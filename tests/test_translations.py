@@ -342,7 +342,11 @@ def test_the_catalogues_and_their_table_are_what_make_messages_writes(tmp_path: 
         (tmp_path / name).parent.mkdir()
         shutil.copy(root / name, tmp_path / name)
     subprocess.run(
-        [sys.executable, "scripts/messages.py"], cwd=tmp_path, check=True, capture_output=True
+        [sys.executable, "scripts/messages.py"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        timeout=120,
     )
 
     def content(path: Path) -> list[object]:

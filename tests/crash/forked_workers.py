@@ -102,7 +102,7 @@ class ForkedWorkers:
         """What became of the one that was started last. Waits for its end."""
         assert self._process.stdout
         line = self._process.stdout.readline()
-        assert line, self._process.communicate()[1]
+        assert line, self._process.communicate(timeout=60)[1]
         told = json.loads(line)
         assert not told.get("error"), told["error"]
         return Fate(**{key: told[key] for key in told if key != "error"})

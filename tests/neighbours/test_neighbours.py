@@ -87,11 +87,11 @@ def pgbouncer(transactional_db: None, tmp_path: Path) -> Iterator[str]:
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         wait_until(lambda: accepts(port) or process.poll() is not None)
-        assert process.poll() is None, process.communicate()[1]
+        assert process.poll() is None, process.communicate(timeout=60)[1]
         yield f"postgres://postgres@127.0.0.1:{port}/leadexec_neighbours"
     finally:
         process.kill()
-        process.communicate()
+        process.communicate(timeout=60)
         with connection.cursor() as cursor:
             cursor.execute("DROP DATABASE IF EXISTS test_leadexec_neighbours WITH (FORCE)")
 

@@ -87,7 +87,7 @@ def site(broker: str, provider: Provider, monkeypatch: pytest.MonkeyPatch) -> It
 def kill(worker: "subprocess.Popen[str]") -> None:
     """As the system does when memory runs out, its children included."""
     os.killpg(worker.pid, signal.SIGKILL)
-    worker.communicate()
+    worker.communicate(timeout=60)
 
 
 def outcome(result: Any) -> Any:
