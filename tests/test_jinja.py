@@ -9,7 +9,9 @@ from django.test import RequestFactory
 
 from django_leadexec.visitor_mark import mark_of
 
-jinja2 = pytest.importorskip("jinja2")
+from .needs import import_or_skip
+
+jinja2 = import_or_skip("jinja2")
 
 
 def make_request():

@@ -30,8 +30,9 @@ from django_leadexec.models import LeadExecConnection, PendingRevocation
 from django_leadexec.responses import ERRORS
 
 from .factories import make_connection, make_user
+from .needs import import_or_skip
 
-polib = pytest.importorskip("polib")
+polib = import_or_skip("polib")
 
 PACKAGE = Path(django_leadexec.__file__).parent
 CATALOGUES = sorted(PACKAGE.glob("locale/*/LC_MESSAGES/django.po"))

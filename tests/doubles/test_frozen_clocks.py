@@ -19,10 +19,11 @@ from django_leadexec.refresh.refresher import Refresher
 
 from ..concurrency.threads import begin
 from ..factories import make_connection, make_due_connections
+from ..needs import import_or_skip
 from ..provider import Provider, fresh, throttling, unavailable
 
-freezegun = pytest.importorskip("freezegun")
-time_machine = pytest.importorskip("time_machine")
+freezegun = import_or_skip("freezegun")
+time_machine = import_or_skip("time_machine")
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

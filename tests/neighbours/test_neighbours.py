@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from django.db import connection
 
-from ..needs import find_pgbouncer
+from ..needs import find_pgbouncer, import_or_skip
 from ..processes import database_url, run_scenario, wait_until
 
 ORDINARY = {
@@ -42,7 +42,7 @@ ANY_DATABASE = {
 
 
 def visit(neighbour: str, package: str, **environment: str) -> Any:
-    pytest.importorskip(package)
+    import_or_skip(package)
     environment |= {"LEADEXEC_TEST_NEIGHBOUR": neighbour}
     return json.loads(run_scenario("tests.neighbours", **environment))
 

@@ -34,6 +34,7 @@ from django_leadexec.models import LeadExecConnection, PendingRevocation
 from django_leadexec.secret import Secret
 
 from ..factories import make_connection, make_user, plain
+from ..needs import import_or_skip
 from ..processes import run_scenario
 from ..provider import Provider
 from ..visitor import LOGIN, post
@@ -133,7 +134,7 @@ def test_a_site_wide_admin_action_exports_ciphertext(token: str, client: Client)
 
 
 def rest_serializer(of_model: type[Model]) -> Any:
-    rest_framework = pytest.importorskip("rest_framework.serializers")
+    rest_framework = import_or_skip("rest_framework.serializers")
 
     class EveryField(rest_framework.ModelSerializer):  # type: ignore[name-defined]
         class Meta:
@@ -162,8 +163,8 @@ def test_a_rest_serializer_of_all_fields_writes_no_token(token: str) -> None:
 
 def exported(model: type[Model], format: str, **options: Any) -> tuple[Any, Any, str]:
     """A resource of import-export, what it has exported as data to import, and as text."""
-    resources = pytest.importorskip("import_export.resources")
-    tablib = pytest.importorskip("tablib")
+    resources = import_or_skip("import_export.resources")
+    tablib = import_or_skip("tablib")
     resource = resources.modelresource_factory(model, meta_options=options)()
     text: str = resource.export().export(format)
     return resource, tablib.Dataset().load(text, format=format), text
@@ -211,7 +212,7 @@ def test_an_import_of_an_older_export_brings_no_revoked_token_back(token: str) -
 
 def visits(tool: str) -> list[tuple[str, dict[str, Any]]]:
     """Each token, and what the tool has recorded of its connection."""
-    pytest.importorskip(tool)
+    import_or_skip(tool)
     tokens = [make_token(length) for length in LENGTHS]
     out = run_scenario(
         "tests.security.recorded",
@@ -254,8 +255,8 @@ def test_a_historical_row_does_not_bring_a_revoked_connection_back() -> None:
 
 
 def rich_report(error: BaseException, **options: Any) -> str:
-    console = pytest.importorskip("rich.console")
-    traceback = pytest.importorskip("rich.traceback")
+    console = import_or_skip("rich.console")
+    traceback = import_or_skip("rich.traceback")
     trace = traceback.Traceback.extract(
         type(error), error, error.__traceback__, show_locals=True, **options
     )
@@ -269,7 +270,7 @@ def rich_report(error: BaseException, **options: Any) -> str:
 
 
 def structlog_report(error: BaseException, **options: Any) -> str:
-    structlog = pytest.importorskip("structlog")
+    structlog = import_or_skip("structlog")
     transform = structlog.tracebacks.ExceptionDictTransformer(
         show_locals=True, max_frames=1_000, **options
     )

@@ -15,10 +15,11 @@ from django_leadexec.models import LeadExecConnection
 
 from .. import processes
 from ..factories import make_due_connections, plain
+from ..needs import import_or_skip
 from ..provider import Provider
 from . import ROWS
 
-celery = pytest.importorskip("celery")
+celery = import_or_skip("celery")
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
