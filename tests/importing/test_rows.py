@@ -11,7 +11,7 @@ from django_leadexec.importing.rows import BAD_HEADER, MAX_ROW
 
 
 def json_line(length: int) -> str:
-    """A good row of so many characters, with the end of its line."""
+    """A good row of ``length`` characters, with the end of its line."""
     text = json.dumps({"user": "ada", "token": "t"})
     return text + " " * (length - len(text) - 1) + "\n"
 

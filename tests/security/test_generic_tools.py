@@ -20,7 +20,8 @@ from django.contrib import admin
 from django.contrib.auth.models import Permission
 from django.core import serializers
 from django.core.signals import got_request_exception
-from django.db import OperationalError, connection
+from django.db import OperationalError
+from django.db import connection as database
 from django.db.models import Model
 from django.forms import model_to_dict
 from django.http import HttpResponse
@@ -210,7 +211,7 @@ def test_an_import_of_an_older_export_brings_no_revoked_token_back(token: str) -
 # What records every change
 
 
-def visits(tool: str) -> list[tuple[str, dict[str, Any]]]:
+def recorded_of(tool: str) -> list[tuple[str, dict[str, Any]]]:
     """Each token, and what the tool has recorded of its connection."""
     import_or_skip(tool)
     tokens = [make_token(length) for length in LENGTHS]
@@ -224,7 +225,7 @@ def visits(tool: str) -> list[tuple[str, dict[str, Any]]]:
 
 @pytest.mark.parametrize("tool", ["auditlog", "simple_history"])
 def test_a_record_of_every_change_holds_ciphertext(tool: str) -> None:
-    for token, seen in visits(tool):
+    for token, seen in recorded_of(tool):
         assert token in seen["access token"]
         for step, records in seen["steps"].items():
             text = "\n".join(records)
@@ -240,13 +241,13 @@ def test_a_record_of_every_change_holds_ciphertext(tool: str) -> None:
 
 
 def test_a_historical_row_makes_an_instance_whose_token_opens() -> None:
-    for token, seen in visits("simple_history"):
+    for token, seen in recorded_of("simple_history"):
         assert seen["instance"] == token
         assert seen["compared"] == ["user"]
 
 
 def test_a_historical_row_does_not_bring_a_revoked_connection_back() -> None:
-    for _, seen in visits("simple_history"):
+    for _, seen in recorded_of("simple_history"):
         assert "is stored already" in seen["restoring"]
         assert seen["status"] == "revoked"
 
@@ -319,7 +320,7 @@ def each_failing_statement(
             model._base_manager.all()._raw_delete("default")
         prepared, saboteur = prepare(), Saboteur(nth, OperationalError)
         try:
-            with connection.execute_wrapper(saboteur):
+            with database.execute_wrapper(saboteur):
                 act(prepared)
         except OperationalError as error:
             errors.append(without_this_frame(error))
@@ -342,7 +343,7 @@ def test_no_failing_statement_of_linking_shows_a_token(report: Report, token: st
         lambda: Secret(token), lambda secret: keep_token(user, secret, access_token)
     )
     # Four on each database. On SQLite two more begin the transaction and take its lock.
-    assert len(errors) >= (6 if connection.vendor == "sqlite" else 4)
+    assert len(errors) >= (6 if database.vendor == "sqlite" else 4)
     for error in errors:
         assert canaries.find(report(error), token) == []
 
