@@ -257,12 +257,7 @@ def test_a_write_that_fails_gives_the_row_back(
 
 @pytest.mark.parametrize(
     "method",
-    [
-        lifecycle.get_access_token,
-        lifecycle.aget_access_token,
-        LeadExecConnection.get_access_token,
-        LeadExecConnection.aget_access_token,
-    ],
+    [LeadExecConnection.get_access_token, LeadExecConnection.aget_access_token],
     ids=lambda method: method.__qualname__,
 )
 def test_every_way_to_a_token_asks_for_one_that_lives_a_minute(

@@ -80,8 +80,7 @@ INTERNALS = (
     Internal(
         "requests.Session",
         "resolve_redirects",
-        "self, resp, req, stream, timeout, verify, cert, proxies, yield_requests, "
-        "**adapter_kwargs",
+        "self, resp, req, stream, timeout, verify, cert, proxies, yield_requests, **adapter_kwargs",
         "follows no redirect",
     ),
     Internal("requests.Session", "get_adapter", "self, url", "shows no token to a tracer"),
