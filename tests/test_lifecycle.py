@@ -222,6 +222,26 @@ def test_after_thirty_days_of_no_the_connection_is_revoked_for_good(provider: Pr
     assert not PendingRevocation.objects.exists()
 
 
+@pytest.mark.parametrize(
+    ("refused_for", "status"),
+    [
+        (timedelta(days=29, hours=23, minutes=50), "rejected"),
+        (timedelta(days=30), "revoked"),
+    ],
+)
+def test_a_connection_is_revoked_once_thirty_days_of_no_are_over(
+    provider: Provider, refused_for: timedelta, status: str
+) -> None:
+    row = make_connection(
+        "t", expires_in=-1, status="rejected", rejected_at=timezone.now() - refused_for
+    )
+    provider.answers["t"] = stand_in.refused
+    with pytest.raises(AuthorizationRejected):
+        lifecycle.verify(row)
+    row.refresh_from_db()
+    assert row.status == status
+
+
 def test_who_is_not_answered_after_thirty_days_of_no_keeps_their_connection(
     provider: Provider,
 ) -> None:

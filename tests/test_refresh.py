@@ -17,7 +17,16 @@ from django_leadexec.clock import from_timestamp
 from django_leadexec.fields import Ciphertext
 from django_leadexec.models import ConnectionQuerySet, LeadExecConnection, PendingRevocation
 from django_leadexec.outbox import OutboxQuerySet
-from django_leadexec.refresh import Options, Refresher, Report, circuit_breaker, gate, turn, work
+from django_leadexec.refresh import (
+    Options,
+    Refresher,
+    Report,
+    check_number,
+    circuit_breaker,
+    gate,
+    turn,
+    work,
+)
 from django_leadexec.refresh.jobs import Answer, NotAsked, RefreshJob
 from django_leadexec.refresh.workers import ThreadPool
 
@@ -45,22 +54,32 @@ def statuses() -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("option", "wrong"),
+    ("option", "least", "most", "wrong"),
     [
-        ("workers", [0, -1, 257, 1.5, "4", None]),
-        ("batch_size", [0, 5_001, 1e3, None]),
-        ("limit", [0, -1, 2.5]),
-        ("rate", [0, -1, float("nan"), float("inf"), "1"]),
-        ("within", [-5, float("nan"), "60"]),
-        ("seconds", [-1, float("nan"), []]),
+        ("workers", 1, 256, [0, -1, 257, 1.5, "4", None]),
+        ("batch_size", 1, 5_000, [0, 5_001, 1e3, None]),
+        ("limit", 1, 10**12, [0, -1, 10**12 + 1, 2.5]),
+        ("rate", 0.01, 100_000, [0, 0.009, -1, 100_000.5, float("nan"), float("inf"), "1"]),
+        ("within", 0, 86_400, [-0.5, -5, 86_400.5, float("nan"), "60"]),
+        ("seconds", 0, 86_400, [-0.5, -1, 86_400.5, float("nan"), []]),
     ],
 )
 def test_an_option_that_makes_no_sense_is_refused_by_its_name(
-    option: str, wrong: list[object]
+    option: str, least: float, most: float, wrong: list[object]
 ) -> None:
+    for value in (least, most):
+        assert getattr(Options.for_all("default", **{option: value}), option) == value
     for value in wrong:
         with pytest.raises(ValueError, match=f"^{option} must be a .*number from"):
             Options.for_all("default", **{option: value})
+
+
+def test_a_task_has_a_thousand_copies_at_most() -> None:
+    check_number("copies", 1)
+    check_number("copies", 1_000)
+    for wrong in (0, 1_001, 1.5):
+        with pytest.raises(ValueError, match=r"^copies must be a whole number from 1 to 1000"):
+            check_number("copies", wrong)
 
 
 def test_refreshes_what_is_due_and_nothing_else(provider: Provider) -> None:

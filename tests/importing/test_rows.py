@@ -35,6 +35,17 @@ def test_a_row_with_one_character_more_is_none() -> None:
         read(json_line(MAX_ROW + 1))
 
 
+@pytest.mark.parametrize(("key", "longest"), [("account", 255), ("token", 2_048)])
+def test_a_value_with_one_character_more_than_it_may_have_spoils_its_row(
+    key: str, longest: int
+) -> None:
+    rows = [
+        json.dumps({"user": "ada", "token": "t"} | {key: "x" * (longest + more)}) + "\n"
+        for more in (-1, 0, 1)
+    ]
+    assert read("".join(rows)) == ([1, 2], [3])
+
+
 def test_the_first_line_may_have_as_many_characters_as_a_row() -> None:
     header = "user,token" + " " * (MAX_ROW - len("user,token\n")) + "\n"
     assert read(f"{header}ada,t\n") == ([2], [])
