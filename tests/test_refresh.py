@@ -67,8 +67,8 @@ def statuses() -> list[str]:
 def test_an_option_that_makes_no_sense_is_refused_by_its_name(
     option: str, least: float, most: float, wrong: list[object]
 ) -> None:
-    for value in (least, most):
-        assert getattr(Options.for_all("default", **{option: value}), option) == value
+    for bound in (least, most):
+        assert getattr(Options.for_all("default", **{option: bound}), option) == bound
     for value in wrong:
         with pytest.raises(ValueError, match=f"^{option} must be a .*number from"):
             Options.for_all("default", **{option: value})
