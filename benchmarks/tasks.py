@@ -158,10 +158,10 @@ def load(*, calls: int, sockets: int) -> Task:
 
 
 def _repeated(act: Callable[[], object], times: int) -> Task:
-    from django.db import connection
+    from django.db import connection as database
     from django.test.utils import CaptureQueriesContext
 
-    with CaptureQueriesContext(connection) as queries:
+    with CaptureQueriesContext(database) as queries:
         act()
 
     def run() -> Result:
@@ -199,13 +199,13 @@ def measure(run: Task) -> Result:
 
 def main(task: str, options: str) -> None:
     django.setup()
-    from django.db import connection
+    from django.db import connection as database
     from django.db.backends.base.base import BaseDatabaseWrapper
 
     # DEBUG is on only for the http of the stand-in; that it also keeps all queries isn't meant.
     BaseDatabaseWrapper.queries_logged = property(lambda self: self.force_debug_cursor)  # type: ignore[assignment]
     if "LEADEXEC_BENCH_DATABASE" in os.environ:
-        connection.ensure_connection()
+        database.ensure_connection()
     run = {task.__name__: task for task in TASKS}[task](**json.loads(options))
     _say({"ready": task})
     for _ in sys.stdin:

@@ -98,8 +98,8 @@ def may_sign_in(user: AbstractBaseUser) -> bool:
     )
 
 
-def refuse_if_never_signed_in(user: AbstractBaseUser) -> None:
-    """Raise SignInForbidden if LeadExec may not sign this user in."""
+def refuse_staff_and_inactive(user: AbstractBaseUser) -> None:
+    """Raise SignInForbidden for a user whom LeadExec may not sign in: ``may_sign_in``."""
     if not may_sign_in(user):
         raise SignInForbidden("This user can't be signed in by LeadExec.")
 

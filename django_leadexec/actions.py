@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from .models import LeadExecConnection
     from .session import LeadExecSession
 
+# Seconds that an access token is good for at least, if the caller asks for no others.
+MIN_TTL = 60
+
 
 class ProviderActions(models.Model):
     """Shortcuts to ``lifecycle`` and ``revocation``."""
@@ -22,7 +25,7 @@ class ProviderActions(models.Model):
     class Meta:
         abstract = True
 
-    def get_access_token(self, min_ttl: float = 60) -> str:
+    def get_access_token(self, min_ttl: float = MIN_TTL) -> str:
         """An access token with at least ``min_ttl`` seconds left, refreshed if need be.
 
         Raises AuthorizationRejected, ProviderUnavailable, DecryptionFailed.
@@ -31,7 +34,7 @@ class ProviderActions(models.Model):
 
         return lifecycle.get_access_token(cast("LeadExecConnection", self), min_ttl)
 
-    async def aget_access_token(self, min_ttl: float = 60) -> str:
+    async def aget_access_token(self, min_ttl: float = MIN_TTL) -> str:
         """``get_access_token`` for async code."""
         from . import lifecycle
 
@@ -47,6 +50,7 @@ class ProviderActions(models.Model):
         """End the authorization. All use stops at once.
 
         True when the provider confirmed it, False when telling the provider is queued.
+        Raises ConnectionBusy if another transaction keeps the row locked, and ImproperlyConfigured.
         """
         from . import revocation
 

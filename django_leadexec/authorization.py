@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 
-from .accounts import refuse_if_never_signed_in
+from .accounts import refuse_staff_and_inactive
 from .conf import Settings, get_settings
 from .exceptions import LeadExecError
 from .linking import refuse_other_users
@@ -146,12 +146,12 @@ def _authorize_anonymous(
     if not conf.sign_in and not conf.identify:
         return LinkWaiting(refresh_token, "")
     if conf.sign_in and row:
-        refuse_if_never_signed_in(row.user)
+        refuse_staff_and_inactive(row.user)
     verified = verify(refresh_token, row, conf)
     owner = verified.owner()
     # The second look is for a sign-out during the call, which has ended the automatic return.
     if conf.sign_in and owner and (visit.clicked or owner == visit.returning()):
-        refuse_if_never_signed_in(owner.user)
+        refuse_staff_and_inactive(owner.user)
         return SignedIn(verified.link_to(owner.user))
     if not visit.clicked:
         return Ignored()

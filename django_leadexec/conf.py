@@ -45,14 +45,15 @@ class Settings:
     create_user: str | None = None
     """Makes a user for an unknown account. Needs ``SIGN_IN`` and ``IDENTIFY``."""
     callback_rate: str = "20/m"
-    """Posts that may cause a call to the provider: how many one client address, and one session,
-    may make."""
+    """How many posts that can lead to a call to LeadExec one client address, and one session, may
+    make: a count and a period, as ``20/m``."""
 
     def __repr__(self) -> str:
         return f"<Settings app_id={self.app_id!r} base_url={self.base_url!r}>"
 
     @property
     def script_url(self) -> str:
+        """The address of the provider's script for the button."""
         return f"{self.base_url}/js/le-app-button.js"
 
     def lease_seconds(self, *, calls: int = 1) -> float:
@@ -61,6 +62,7 @@ class Settings:
 
     @property
     def stylesheet_url(self) -> str:
+        """The address of the provider's style sheet for the button."""
         return f"{self.base_url}/css/le-app-button.css"
 
 
@@ -79,8 +81,7 @@ def get_settings() -> Settings:
     Raises ImproperlyConfigured, naming keys but never values, if anything is wrong with it.
     """
     global _last
-    # Judging it again costs more than encrypting a token. Equal values of equal types have equal
-    # faults.
+    # Checking the setting is slow, so the result is kept while values and types stay the same.
     # No local name holds the keys: error pages show the locals of the frames that raise.
     if _last is None or _last[0] != _raw():
         conf = _read()
@@ -193,6 +194,7 @@ def _find_contradictions(raw: Mapping[str, Any]) -> list[Problem]:
 
 
 def new_key() -> str:
+    """A new key for ``ENCRYPTION_KEYS``."""
     return Fernet.generate_key().decode()
 
 

@@ -47,7 +47,8 @@ def directives(
     needed: dict[str, list[Any]] = {}
     for directive, names in {**LOADED_BY_THE_TAG, **LIKELY_USED_BY_THE_SCRIPT}.items():
         read = next((name for name in names if _values(policy.get(name))), directive)
-        # What is read in a more special directive goes there; what is read in a fallback does not.
+        # Sources from script-src-elem go back there; sources from default-src go into the directive
+        # itself.
         key = read if read.startswith(directive) else directive
         sources = [one for one in _values(policy.get(read)) if str(one).lower() != "'none'"]
         if directive == "connect-src" or (

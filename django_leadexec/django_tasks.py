@@ -23,8 +23,10 @@ def refresh_tokens(
 ) -> Counts:
     """Refresh what is due, and send pending revocations to LeadExec. Returns the counts.
 
-    ``seconds``: how long it may take; the next task does the rest. ``copies``: how many tasks work
-    together, this one included. It enqueues the others in the queue that it came from.
+    ``workers``: calls to LeadExec at a time at most. ``seconds``: how long it may take; the next
+    task does the rest. ``rate``: calls a second at most. ``copies``: how many tasks work together,
+    this one included. It enqueues the others in the queue that it came from.
+    Raises ValueError, naming the option, for one that is out of range.
     """
     enqueue = context.task_result.task.enqueue
     return refresh_due(copies, enqueue, workers=workers, seconds=seconds, rate=rate)

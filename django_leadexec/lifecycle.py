@@ -10,6 +10,7 @@ from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.db import OperationalError
 
 from . import commits, signals
+from .actions import MIN_TTL
 from .claims import Claim
 from .clock import monotonic
 from .conf import Settings, get_settings
@@ -31,7 +32,6 @@ logger: logging.Logger = logging.getLogger(__name__)
 POLL_INTERVAL = 0.05
 # Seconds to wait for a lock, to store an answer that the caller can have without that.
 WRITE_PATIENCE = 2.0
-
 # Seconds for which a fresh access token is kept although the API refuses it. An API that refuses
 # all tokens would otherwise make each page a refresh.
 REFUSED_TOKEN_KEPT_FOR = 60
@@ -48,7 +48,7 @@ class _Question:
     token: Secret
 
 
-def get_access_token(connection: LeadExecConnection, min_ttl: float = 60) -> str:
+def get_access_token(connection: LeadExecConnection, min_ttl: float) -> str:
     """The stored token if it lives ``min_ttl`` more seconds, else a fresh one.
 
     One process at a time asks the provider; the others wait for its answer. Inside a caller's
@@ -60,7 +60,7 @@ def get_access_token(connection: LeadExecConnection, min_ttl: float = 60) -> str
     return MaskedText(run(_access_token(connection, lambda row: row.lives(min_ttl))).reveal())
 
 
-async def aget_access_token(connection: LeadExecConnection, min_ttl: float = 60) -> str:
+async def aget_access_token(connection: LeadExecConnection, min_ttl: float) -> str:
     """``get_access_token`` for async code."""
     secret = await arun(_access_token(connection, lambda row: row.lives(min_ttl)))
     return MaskedText(secret.reveal())
@@ -76,7 +76,7 @@ def open_session(connection: LeadExecConnection) -> LeadExecSession:
     def get_token(refused: Secret | None) -> Secret:
         def suffices(row: LeadExecConnection) -> bool:
             if refused is None:
-                return row.lives(60)
+                return row.lives(MIN_TTL)
             is_another = row.access_token.decrypt() != refused
             return row.lives(0) and (is_another or row.was_refreshed_within(REFUSED_TOKEN_KEPT_FOR))
 

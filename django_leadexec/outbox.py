@@ -27,6 +27,8 @@ OVERDUE_AFTER = timedelta(days=30)
 
 
 class OutboxQuerySet(LeasedQuerySet["PendingRevocation"]):
+    """Finds the entries that are due, and writes them only under the lease they were taken with."""
+
     def overdue(self) -> Self:
         """Entries that the provider has not confirmed for 30 days."""
         return self.filter(requested_at__lte=timezone.now() - OVERDUE_AFTER)

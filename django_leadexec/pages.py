@@ -25,4 +25,5 @@ def render(
     context: dict[str, Any] | None = None,
     status: int | None = None,
 ) -> HttpResponse:
+    """A page made from a template that ``find_template`` finds."""
     return HttpResponse(find_template(name).render(context, request), status=status)

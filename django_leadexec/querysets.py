@@ -71,6 +71,8 @@ class RevokedBatch:
 
 
 class ConnectionQuerySet(AdoptingQuerySet, LeasedQuerySet["LeadExecConnection"]):
+    """Finds connections by what is wanted of them, and writes them only while that still holds."""
+
     def active(self) -> Self:
         """Connections that can be used."""
         return self.filter(status=Status.ACTIVE)

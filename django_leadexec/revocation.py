@@ -30,6 +30,7 @@ def revoke(connection: LeadExecConnection) -> bool:
 
     True when the provider has confirmed. False when telling it is queued, because it could not be
     reached, or because the caller is inside a transaction, whose commit comes first.
+    Raises ConnectionBusy if another transaction keeps the row locked, and ImproperlyConfigured.
     """
     return run(_revocation(connection))
 
@@ -45,6 +46,7 @@ def start_revocation(connection: LeadExecConnection) -> Callable[[], bool]:
     For a caller that answers somebody in between. The function returns whether the provider has
     confirmed. If it is never called, the refresh command tells the provider. Inside a caller's
     transaction the commit does, and the function nothing.
+    Both raise ConnectionBusy if another transaction keeps the row locked, and ImproperlyConfigured.
     """
     using = database_of(connection)
     if commits.is_in_transaction(using):
@@ -100,7 +102,10 @@ def _move_row(connection: LeadExecConnection, using: str) -> datetime:
 
 
 def _entries_of(connection: LeadExecConnection, using: str) -> OutboxQuerySet:
-    """What is to be told about a connection, now or later. It has no key once it is deleted."""
+    """The outbox entries of this connection.
+
+    A deleted object has no key; its entries are found by fingerprint.
+    """
     outbox = PendingRevocation.objects.using(using)
     if not connection.pk:
         return outbox.filter(fingerprint=connection.fingerprint or "").order_by("-pk")

@@ -56,7 +56,7 @@ def _ask_once(asking: str, seconds: float, ask: Callable[[], Answer]) -> Steps[A
     # Counted and not timed, so that a clock that stands still ends it as well.
     for _ in range(int(seconds / POLL_INTERVAL)):
         is_mine = yield database(lambda: _in_cache(cache.add, asking, mine, seconds, failed=True))
-        # After the line before: an answer is there before its question is gone.
+        # Look it up after add(): an asker stores the answer before deleting the question.
         answer: Answer | None = (yield database(partial(_find, other))) if other else None
         if is_mine and answer is None:
             answer = yield database(partial(_ask_for_all, asking, mine, ask))
@@ -79,7 +79,7 @@ def _ask_for_all(asking: str, mine: str, ask: Callable[[], Answer]) -> Answer:
 
 
 def _end(asking: str, mine: str) -> None:
-    # Another's, if ours has run out.
+    # If our time has run out, the question may be another's by now.
     if _in_cache(cache.get, asking) == mine:
         _in_cache(cache.delete, asking)
 

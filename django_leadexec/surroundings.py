@@ -32,6 +32,7 @@ _LEADEXEC = next(field.default for field in fields(Settings) if field.name == "b
 
 
 def find_sample_ids() -> Iterator[Problem]:
+    """W009: the ids of a document instead of the site's own."""
     if find_problems():
         return
     conf = get_settings()
@@ -51,6 +52,7 @@ def find_sample_ids() -> Iterator[Problem]:
 
 
 def find_missing_login_page() -> Iterator[Problem]:
+    """W010: a LOGIN_URL that leads nowhere."""
     login_url = settings.LOGIN_URL
     if getattr(settings, "ROOT_URLCONF", None) and not _leads_somewhere(login_url):
         # A lazy one that can't be reversed can't be shown either.
@@ -66,6 +68,7 @@ def find_missing_login_page() -> Iterator[Problem]:
 
 
 def find_missing_static_files() -> Iterator[Problem]:
+    """W011: script and style of the button that nothing serves."""
     if not apps.is_installed("django.contrib.staticfiles"):
         fault = "django.contrib.staticfiles is not installed"
         remedy = (
@@ -87,6 +90,7 @@ def find_missing_static_files() -> Iterator[Problem]:
 
 
 def find_uncollected_files() -> Iterator[Problem]:
+    """W012: script and style of the button that collectstatic has not collected."""
     if not apps.is_installed("django.contrib.staticfiles"):
         return
     if missing := [name for name in STATIC_FILES if not _is_collected(name)]:

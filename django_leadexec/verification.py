@@ -96,7 +96,7 @@ class Verified:
         def link_or_create() -> LeadExecConnection:
             of_account = self.of_account()
             if of_account is not None:
-                accounts.refuse_if_never_signed_in(of_account.user)
+                accounts.refuse_staff_and_inactive(of_account.user)
                 return self._link(of_account.user)
             if has_failed:
                 # Nobody else has made the user of this account, so it would fail again.

@@ -42,7 +42,7 @@ IGNORED = (
 )
 # Other programs, such as browsers, run code that is not the copy's.
 QUICK = "not slow and not browser and not cluster and not redis and not rabbitmq and not node"
-# A test has this many times the seconds it took without a change, and so many more.
+# A test has ``PATIENCE`` times the seconds it took without a change, and ``MORE_SECONDS``.
 PATIENCE = 5
 MORE_SECONDS = 20
 # Pytest's exit statuses that tell of no failure.

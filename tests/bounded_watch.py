@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 from django_leadexec.refresh import Refresher
 
+from .concurrency.threads import join
+
 
 @contextmanager
 def stopping_in_time(refresher: Refresher, seconds: float = 60) -> Iterator[None]:
@@ -16,4 +18,4 @@ def stopping_in_time(refresher: Refresher, seconds: float = 60) -> Iterator[None
         yield
     finally:
         timer.cancel()
-        timer.join()
+        join(timer)

@@ -9,20 +9,30 @@ import os
 import shutil
 import socket
 from collections.abc import Callable
+from configparser import ConfigParser
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 from django.db import connection
+from packaging.requirements import Requirement
 
 from .crash.cluster import find_binaries
 
 VENDORS = {"postgres": "postgresql", "mysql": "mysql", "sqlite": "sqlite"}
 POSTGRES = "postgres://postgres@127.0.0.1:5432/leadexec"
 MARIADB = "mysql://root@127.0.0.1:3306/leadexec"
-NODE_MODULES = Path(__file__).parents[1] / "frontend" / "node_modules"
+ROOT = Path(__file__).parents[1]
+NODE_MODULES = ROOT / "frontend" / "node_modules"
+# The packages that the extra ``test`` does not install everywhere, by the module they bring.
+BROUGHT_BY = {
+    "django_tasks_db": "django-tasks-db",
+    "pyuwsgi": "pyuwsgi",
+    "unfold": "django-unfold",
+    "wagtail": "wagtail",
+}
 
 
 # ``make test-fast`` leaves these out: they start browsers, processes or servers, or try each step.
@@ -175,7 +185,37 @@ def skip_for_want(reason: str) -> NoReturn:
     """
     if os.environ.get("CI") == "true":
         pytest.fail(f"CI must have it: {reason}", pytrace=False)
-    pytest.skip(reason)
+    pytest.skip(reason, allow_module_level=True)
+
+
+def import_or_skip(name: str) -> Any:
+    """The module. Skip the test or the tests' module if the machine lacks it; in CI, fail.
+
+    What the extra ``test`` does not install for this Python or system is skipped in CI, too.
+    Raises pytest's Skipped or Failed.
+    """
+    try:
+        return pytest.importorskip(name, exc_type=ModuleNotFoundError)
+    except pytest.skip.Exception as skipped:
+        reason = str(skipped)
+    if is_left_out_by_the_extra(name):
+        pytest.skip(reason, allow_module_level=True)
+    skip_for_want(reason)
+
+
+def is_left_out_by_the_extra(module: str, **environment: str) -> bool:
+    """Whether the extra ``test`` installs no package for it here, or in this environment."""
+    marker = required_by_tests()[BROUGHT_BY[module]].marker if module in BROUGHT_BY else None
+    return marker is not None and not marker.evaluate(environment)
+
+
+def required_by_tests() -> dict[str, Requirement]:
+    """What the extra ``test`` asks for, by the name of the package."""
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    lines = setup["options.extras_require"]["test"].split("\n")
+    requirements = map(Requirement, filter(None, lines))
+    return {requirement.name: requirement for requirement in requirements}
 
 
 def skipped_here() -> list[str]:

@@ -1,5 +1,7 @@
 """Commands in processes of their own, on the test's database and provider."""
 
+import asyncio
+import inspect
 import os
 import re
 import signal
@@ -7,12 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from django.db import connection
 
+from .concurrency.threads import PATIENCE
 from .provider import Provider
 
 
@@ -69,7 +73,7 @@ def run_scenario(package: str, **environment: str) -> str:
         out, errors = process.communicate(timeout=SCENARIO_TIMEOUT)
     except subprocess.TimeoutExpired:
         process.kill()
-        out, errors = process.communicate()
+        out, errors = process.communicate(timeout=PATIENCE)
         raise AssertionError(
             f"{package}.scenario took over {SCENARIO_TIMEOUT} s. {errors}"
         ) from None
@@ -89,12 +93,29 @@ def database_url() -> str:
     return f"{scheme}://{user}{password}@{host}:{port}/{database['NAME']}{query}"
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
     """Wait for something another thread or process does."""
     ends = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < ends, "waited in vain"
+        assert time.monotonic() < ends, waited_for(condition, seconds)
         time.sleep(0.02)
+
+
+async def await_until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
+    """The same within an event loop, which goes on meanwhile."""
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, waited_for(condition, seconds)
+        await asyncio.sleep(0.005)
+
+
+def waited_for(condition: Callable[[], object], seconds: float) -> str:
+    """What to say of a wait in vain: a lambda by its source, any other condition by its name."""
+    what = getattr(condition, "__qualname__", repr(condition))
+    if what.endswith("<lambda>"):
+        with suppress(OSError):  # there may be no source
+            what = " ".join(inspect.getsource(condition).split())
+    return f"waited {seconds:g} s for {what}"
 
 
 def wait_until_handled(process: "subprocess.Popen[str]") -> None:

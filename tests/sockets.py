@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
+from .concurrency.threads import join
+
 
 @dataclass
 class Request:
@@ -102,7 +104,7 @@ class SocketServer:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         # From here on nobody is accepted any more, who would be hung up on by nobody.
-        self._acceptor.join()
+        join(self._acceptor)
         self._listener.close()
         for peer in self._peers:
             with suppress(OSError):
@@ -115,7 +117,7 @@ class SocketServer:
         with self._starting:
             threads = list(self._threads)
         for thread in threads:
-            thread.join(60)
+            join(thread)
 
     def _accept(self) -> None:
         while not self.stopping.is_set():

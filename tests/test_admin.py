@@ -32,6 +32,7 @@ from django_leadexec.models import LeadExecConnection, PendingRevocation
 from django_leadexec.refresh import Refresher, Report, chosen
 
 from . import provider as stand_in
+from .concurrency.threads import join
 from .factories import make_connection, make_due_connections, make_user, plain
 from .provider import Provider
 
@@ -694,7 +695,7 @@ def test_an_unreachable_provider_leaves_the_rest_to_the_command_in_time(
     late.start()
     response = post_action(root, REVOKE, rows)
     late.cancel()
-    late.join()
+    join(late)
     assert messages_of(response)[0].startswith("40 revocations hold on this site and are queued")
     assert statuses() == ["revoked"] * 40
     assert PendingRevocation.objects.count() == 40
@@ -1118,7 +1119,7 @@ def test_trying_now_stops_in_time_and_leaves_the_rest_due(
     late.start()
     response = post_action(root, TRY, url=OUTBOX, across=True)
     late.cancel()
-    late.join()
+    join(late)
     assert messages_of(response)[0].startswith("2 revocations hold on this site and are queued")
     assert PendingRevocation.objects.due(timezone.now() + timedelta(hours=1)).count() == 2
 

@@ -15,7 +15,7 @@ from django.test import Client
 from pytest_django import Settings
 
 from django_leadexec import accounts, authorization
-from django_leadexec.exceptions import ConnectionConflict
+from django_leadexec.exceptions import ConnectionConflict, ProviderUnavailable
 from django_leadexec.models import LeadExecConnection, PendingRevocation
 from django_leadexec.secret import Secret
 from django_leadexec.session import LeadExecSession
@@ -453,6 +453,26 @@ def call_the_api(*arguments: Any) -> Any:
     session = arguments[-1]
     session.get(session.account_api)
     raise ZeroDivisionError
+
+
+def name_of(length: int) -> Callable[[object], str]:
+    """An IDENTIFY that names an account of ``length`` characters."""
+    return lambda session: "x" * length
+
+
+@pytest.mark.parametrize("length", [1, 255])
+def test_an_account_has_up_to_255_characters(monkeypatch: pytest.MonkeyPatch, length: int) -> None:
+    monkeypatch.setattr(accounts, "import_string", lambda path: name_of(length))
+    assert accounts.identify("site.identify", Secret("t")) == "x" * length
+
+
+@pytest.mark.parametrize("length", [0, 256])
+def test_a_name_of_none_or_more_characters_is_no_account(
+    monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    monkeypatch.setattr(accounts, "import_string", lambda path: name_of(length))
+    with pytest.raises(ProviderUnavailable):
+        accounts.identify("site.identify", Secret("t"))
 
 
 @pytest.mark.parametrize(

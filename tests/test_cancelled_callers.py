@@ -16,7 +16,7 @@ from django_leadexec.models import ConnectionQuerySet, LeadExecConnection, Pendi
 from django_leadexec.steps import Step, Steps
 
 from .factories import is_leased, make_connection, plain
-from .processes import wait_until
+from .processes import await_until, wait_until
 from .provider import Provider, refused
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -43,14 +43,9 @@ def is_ended(row: LeadExecConnection) -> bool:
     return plain(row.access_token) == "access-1-for-t" and not is_leased(row)
 
 
-async def until(condition: Callable[[], object]) -> None:
-    while not condition():  # noqa: ASYNC110 - another thread brings it about
-        await asyncio.sleep(0.005)
-
-
 async def cancel_when(is_time: Callable[[], object], work: Awaitable[object]) -> None:
     task = asyncio.ensure_future(work)
-    await until(is_time)
+    await await_until(is_time)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -133,7 +128,7 @@ def test_whichever_step_a_revocation_is_at_the_provider_is_told(
 
 
 async def hurry_when(is_time: Collection[str], limit: asyncio.Timeout) -> None:
-    await until(lambda: is_time)
+    await await_until(lambda: is_time)
     limit.reschedule(asyncio.get_running_loop().time())
 
 
@@ -191,17 +186,17 @@ def test_a_write_that_waits_for_its_thread_is_done_in_another(provider: Provider
 
     async def visit() -> None:
         token = asyncio.ensure_future(row.aget_access_token())
-        await until(lambda: provider.refreshes["t"])
+        await await_until(lambda: provider.refreshes["t"])
         # The thread that owns the database connection is busy when the answer comes.
         other = asyncio.ensure_future(sync_to_async(go.wait)(60))
         await asyncio.sleep(0.05)
         provider.held.clear()
-        await until(lambda: not provider.under_way)
+        await await_until(lambda: not provider.under_way)
         await asyncio.sleep(0.2)
         token.cancel()
         with pytest.raises(asyncio.CancelledError):
             await token
-        await until(lambda: not threads_for_the_gone())
+        await await_until(lambda: not threads_for_the_gone())
         go.set()
         await other
 
@@ -238,7 +233,7 @@ def test_a_task_that_outlives_its_request_still_writes(provider: Provider) -> No
         # As Django's ASGI handler does for each request: a thread of its own, which ends with it.
         async with ThreadSensitiveContext():
             tasks.append(asyncio.ensure_future(ask()))
-            await until(lambda: provider.refreshes["t"])
+            await await_until(lambda: provider.refreshes["t"])
             await sync_to_async(connections.close_all)()
 
     async def serve() -> None:

@@ -26,6 +26,7 @@ from django_leadexec.models import LeadExecConnection
 from django_leadexec.sandbox.checks import check_sandbox
 
 from .factories import make_connection
+from .needs import import_or_skip
 
 # On MariaDB and MySQL Django itself checks the server.
 pytestmark = pytest.mark.django_db
@@ -254,7 +255,7 @@ JINJA: dict[str, Any] = {"BACKEND": "django.template.backends.jinja2.Jinja2", "O
 def test_templates_that_do_not_know_the_request_are_warned_of(
     settings: Settings, templates: list[dict[str, Any]], expected: list[str]
 ) -> None:
-    pytest.importorskip("jinja2")
+    import_or_skip("jinja2")
     settings.TEMPLATES = templates
     assert warnings() == expected
 
@@ -463,7 +464,7 @@ def test_a_nonce_of_djangos_lets_pass_what_the_tag_itself_loads(settings: Settin
 
 
 def test_a_nonce_of_django_csps_lets_pass_what_the_tag_itself_loads(settings: Settings) -> None:
-    csp = pytest.importorskip("csp.constants")
+    csp = import_or_skip("csp.constants")
     settings.CONTENT_SECURITY_POLICY = {"DIRECTIVES": {"default-src": [csp.SELF, csp.NONCE]}}
     assert warnings() == ["leadexec.W006"]
 

@@ -12,6 +12,7 @@ from django_leadexec import csp
 from django_leadexec.button import render_button
 from django_leadexec.checks import check_deployment
 
+from .needs import import_or_skip
 from .processes import run_scenario
 
 PROVIDER = "https://apps.leadexec.net"
@@ -123,7 +124,7 @@ def test_django_sends_it(settings: Settings) -> None:
 
 
 def test_django_csp_sends_it(settings: Settings) -> None:
-    package = pytest.importorskip("csp")
+    package = import_or_skip("csp")
     from csp.constants import NONCE
     from csp.middleware import CSPMiddleware
 

@@ -536,6 +536,7 @@ def run_manage(*arguments: str, **environment: str) -> "subprocess.CompletedProc
         capture_output=True,
         text=True,
         check=False,
+        timeout=120,
     )
 
 

@@ -9,7 +9,9 @@ from django.test import RequestFactory
 
 from django_leadexec.visitor_mark import mark_of
 
-jinja2 = pytest.importorskip("jinja2")
+from .needs import import_or_skip
+
+jinja2 = import_or_skip("jinja2")
 
 
 def make_request():
@@ -58,4 +60,4 @@ def test_the_tag_works_where_jinja2_is_not_installed():
         "import sys; sys.modules['jinja2'] = None; import django; django.setup();"
         "import django_leadexec.templatetags.leadexec"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -2,7 +2,6 @@
 
 import asyncio
 import inspect
-import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -13,7 +12,6 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth import get_user_model
 from django.db import DatabaseError, transaction
-from django.db import connection as database
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
@@ -25,33 +23,12 @@ from django_leadexec.provider.client import Client
 from django_leadexec.session import LeadExecSession
 
 from . import provider as stand_in
+from .concurrency.threads import begin, together
 from .factories import is_leased, make_connection, plain
 from .processes import wait_until
 from .provider import Provider
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-def in_threads(count: int, work: Callable[[], object]) -> list[object]:
-    """What ``work`` returned or raised in each of that many threads at once."""
-    results: list[object] = []
-    barrier = threading.Barrier(count)
-
-    def run() -> None:
-        barrier.wait()
-        try:
-            results.append(work())
-        except Exception as error:
-            results.append(error)
-        finally:
-            database.close()
-
-    threads = [threading.Thread(target=run) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
 
 
 def test_a_stored_token_that_lives_costs_one_query_and_no_call(
@@ -79,7 +56,7 @@ def test_min_ttl_asks_for_a_token_that_lives_longer(provider: Provider) -> None:
 def test_many_threads_make_one_call(provider: Provider) -> None:
     row = make_connection("t", expires_in=-1)
     provider.latency = 0.2
-    assert set(in_threads(12, row.get_access_token)) == {"access-1-for-t"}
+    assert set(together(*[row.get_access_token] * 12)) == {"access-1-for-t"}
     assert provider.refreshes["t"] == 1
 
 
@@ -144,14 +121,11 @@ def test_it_waits_for_whoever_holds_the_lease(provider: Provider, settings: Sett
         time.sleep(0.3)
         held.row.record_success("from-another", time.time() + 3600)
         # On MariaDB, whoever looks for a free row has it locked for a moment.
-        while LeadExecConnection.objects.all().write_claimed([held]).locked:
-            time.sleep(0.01)
-        database.close()
+        wait_until(lambda: not LeadExecConnection.objects.all().write_claimed([held]).locked)
 
-    other = threading.Thread(target=finish)
-    other.start()
+    other = begin(finish)
     assert row.get_access_token() == "from-another"
-    other.join()
+    other.returned()
     assert not provider.calls
 
 
@@ -170,23 +144,15 @@ def test_a_lease_that_has_lapsed_is_taken_over(provider: Provider) -> None:
     assert row.get_access_token() == "access-1-for-t"
 
 
-def test_who_authorizes_anew_during_the_call_wins(provider: Provider) -> None:
+def test_who_authorizes_again_during_the_call_wins(provider: Provider) -> None:
     user = get_user_model().objects.create_user("u")
     row = make_connection("old", user=user, expires_in=-1)
     provider.held.set()
-    results: list[object] = []
-
-    def get() -> None:
-        results.append(row.get_access_token())
-        database.close()
-
-    caller = threading.Thread(target=get)
-    caller.start()
+    caller = begin(row.get_access_token)
     wait_until(lambda: provider.refreshes["old"])
     make_connection("new", user=user)
     provider.held.clear()
-    caller.join()
-    assert results == ["stored-access-for-new"]
+    assert caller.returned() == "stored-access-for-new"
     row.refresh_from_db()
     assert plain(row.refresh_token) == "new"
 
@@ -256,6 +222,26 @@ def test_after_thirty_days_of_no_the_connection_is_revoked_for_good(provider: Pr
     assert not PendingRevocation.objects.exists()
 
 
+@pytest.mark.parametrize(
+    ("refused_for", "status"),
+    [
+        (timedelta(days=29, hours=23, minutes=50), "rejected"),
+        (timedelta(days=30), "revoked"),
+    ],
+)
+def test_a_connection_is_revoked_once_thirty_days_of_no_are_over(
+    provider: Provider, refused_for: timedelta, status: str
+) -> None:
+    row = make_connection(
+        "t", expires_in=-1, status="rejected", rejected_at=timezone.now() - refused_for
+    )
+    provider.answers["t"] = stand_in.refused
+    with pytest.raises(AuthorizationRejected):
+        lifecycle.verify(row)
+    row.refresh_from_db()
+    assert row.status == status
+
+
 def test_who_is_not_answered_after_thirty_days_of_no_keeps_their_connection(
     provider: Provider,
 ) -> None:
@@ -291,12 +277,7 @@ def test_a_write_that_fails_gives_the_row_back(
 
 @pytest.mark.parametrize(
     "method",
-    [
-        lifecycle.get_access_token,
-        lifecycle.aget_access_token,
-        LeadExecConnection.get_access_token,
-        LeadExecConnection.aget_access_token,
-    ],
+    [LeadExecConnection.get_access_token, LeadExecConnection.aget_access_token],
     ids=lambda method: method.__qualname__,
 )
 def test_every_way_to_a_token_asks_for_one_that_lives_a_minute(

@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from tests.needs import NEEDS, is_left_out, mark_tests, skip_for_want
+from tests.needs import (
+    BROUGHT_BY,
+    NEEDS,
+    import_or_skip,
+    is_left_out,
+    is_left_out_by_the_extra,
+    mark_tests,
+    required_by_tests,
+    skip_for_want,
+)
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -33,6 +42,45 @@ def test_a_want_is_a_failure_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception, match="CI must have it: no Firefox"):
         skip_for_want("no Firefox")
+
+
+def test_a_package_that_is_missing_is_a_want(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="could not import 'no_such_package'"):
+        import_or_skip("no_such_package")
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match=r"CI must have it: .*no_such_package"):
+        import_or_skip("no_such_package")
+
+
+def test_a_package_that_is_not_for_this_python_is_no_want(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "true")
+    monkeypatch.setattr("tests.needs.is_left_out_by_the_extra", lambda module: True)
+    with pytest.raises(pytest.skip.Exception, match="no_such_package"):
+        import_or_skip("no_such_package")
+
+
+def test_the_extra_tells_which_python_a_package_is_for() -> None:
+    assert is_left_out_by_the_extra("unfold", python_version="3.11")
+    assert not is_left_out_by_the_extra("unfold", python_version="3.12")
+    assert is_left_out_by_the_extra("pyuwsgi", sys_platform="win32")
+    assert not is_left_out_by_the_extra("celery", python_version="3.11")
+
+
+def test_each_package_that_is_not_for_every_python_is_known_by_its_module() -> None:
+    conditional = {name for name, wanted in required_by_tests().items() if wanted.marker}
+    assert set(BROUGHT_BY.values()) == conditional
+
+
+def test_no_test_skips_for_want_of_a_package_in_ci() -> None:
+    skips = re.compile(r"""importorskip\((?!"django\.|name,).*|skipif\(.*find_spec.*""")
+    found = [
+        f"{path.relative_to(TESTS)}: {skip}"
+        for path in sorted(TESTS.rglob("*.py"))
+        for skip in skips.findall(path.read_text())
+    ]
+    # The pattern is in this module itself.
+    assert [skip for skip in found if not skip.startswith("test_needs.py")] == []
 
 
 @pytest.mark.parametrize(("engine", "name"), [("browser", "CHROMIUM"), ("firefox", "FIREFOX")])

@@ -12,6 +12,7 @@ from django_leadexec.models import LeadExecConnection
 from django_leadexec.pages import find_template
 
 from .factories import make_connection, make_user
+from .needs import import_or_skip
 
 
 def confirm(**context):
@@ -109,7 +110,7 @@ def test_a_site_puts_the_pages_into_its_own_frame_by_overriding_the_base():
 def test_a_site_whose_engines_do_not_find_them_has_them_all_the_same(
     settings, client, engine, path
 ):
-    pytest.importorskip("jinja2")
+    import_or_skip("jinja2")
     settings.TEMPLATES = engine
     client.force_login(make_user())
     response = client.get(path)
@@ -118,7 +119,7 @@ def test_a_site_whose_engines_do_not_find_them_has_them_all_the_same(
 
 
 def test_a_site_may_write_them_in_jinja2(settings, tmp_path):
-    pytest.importorskip("jinja2")
+    import_or_skip("jinja2")
     (tmp_path / "django_leadexec").mkdir()
     (tmp_path / "django_leadexec" / "confirm.html").write_text("Ours: {{ site_user }}")
     backend = "django.template.backends.jinja2.Jinja2"

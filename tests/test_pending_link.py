@@ -101,19 +101,22 @@ class TestPlantedLinks:
     def test_it_is_gone_after_ten_minutes_however_often_it_is_tried(
         self, client: Client, provider: Provider, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        began = int(time.time())
+
+        def set_clock(seconds: int) -> None:
+            monkeypatch.setattr("django_leadexec.pending_link.time.time", lambda: began + seconds)
+
+        set_clock(0)
         post(client, "attackers-1")
         client.force_login(make_user("victim"), backend=LOGIN)
         link = link_shown(client)
         provider.default = stand_in.unavailable
-        began = time.time()
-        for minutes in (3, 6, 9):
-            monkeypatch.setattr(
-                "django_leadexec.pending_link.time.time", lambda m=minutes: began + 60 * m
-            )
+        for seconds in (200, 400, 599, 600):
+            set_clock(seconds)
             agree(client, link)
             assert pending_link.KEY in client.session
         provider.default = stand_in.fresh
-        monkeypatch.setattr("django_leadexec.pending_link.time.time", lambda: began + 601)
+        set_clock(601)
         agree(client, link)
         assert not LeadExecConnection.objects.exists()
         assert pending_link.KEY not in client.session

@@ -5,7 +5,7 @@ import time
 import pytest
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import FieldError
-from django.db import connection
+from django.db import connection as database
 from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
@@ -71,7 +71,7 @@ class TestWriteClaimed:
         make_connection()
         claim = self.claim()
         claim.row.record_success("new-access", time.time() + 3600)
-        with CaptureQueriesContext(connection) as queries:
+        with CaptureQueriesContext(database) as queries:
             rows.all().write_claimed([claim])
         (update,) = (query["sql"] for query in queries if " SET " in query["sql"])
         assert "access_token" in update
@@ -124,7 +124,7 @@ class TestWriteClaimed:
         claimed = rows.order_by("pk").claim(50, 60)
         for claim in claimed:
             claim.row.record_success("a", time.time() + 3600)
-        with CaptureQueriesContext(connection) as queries:
+        with CaptureQueriesContext(database) as queries:
             rows.all().write_claimed(claimed)
         updates = [query for query in queries if " SET " in query["sql"]]
         assert len(updates) == 1
@@ -164,14 +164,14 @@ class TestMoveToOutbox:
 
     def test_many_take_few_statements(self) -> None:
         make_due_connections(1200)
-        with CaptureQueriesContext(connection) as queries:
+        with CaptureQueriesContext(database) as queries:
             batch = rows.all().move_to_outbox()
         assert len(queries) < 40
         assert batch.entries().count() == len(batch.connection_keys) == 1200
 
     def test_deleting_many_takes_few_statements(self) -> None:
         make_due_connections(600)
-        with CaptureQueriesContext(connection) as queries:
+        with CaptureQueriesContext(database) as queries:
             assert rows.active().delete()[0] == 600
         assert len(queries) < 40
         assert PendingRevocation.objects.count() == 600
@@ -180,7 +180,7 @@ class TestMoveToOutbox:
     def test_deleting_the_revoked_asks_nothing_more(self) -> None:
         make_due_connections(300)
         rows.all().move_to_outbox()
-        with CaptureQueriesContext(connection) as queries:
+        with CaptureQueriesContext(database) as queries:
             rows.all().delete()
         assert len(queries) < 20
         assert PendingRevocation.objects.count() == 300

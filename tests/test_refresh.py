@@ -17,7 +17,16 @@ from django_leadexec.clock import from_timestamp
 from django_leadexec.fields import Ciphertext
 from django_leadexec.models import ConnectionQuerySet, LeadExecConnection, PendingRevocation
 from django_leadexec.outbox import OutboxQuerySet
-from django_leadexec.refresh import Options, Refresher, Report, circuit_breaker, gate, turn, work
+from django_leadexec.refresh import (
+    Options,
+    Refresher,
+    Report,
+    check_number,
+    circuit_breaker,
+    gate,
+    turn,
+    work,
+)
 from django_leadexec.refresh.jobs import Answer, NotAsked, RefreshJob
 from django_leadexec.refresh.workers import ThreadPool
 
@@ -45,22 +54,32 @@ def statuses() -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("option", "wrong"),
+    ("option", "least", "most", "wrong"),
     [
-        ("workers", [0, -1, 257, 1.5, "4", None]),
-        ("batch_size", [0, 5_001, 1e3, None]),
-        ("limit", [0, -1, 2.5]),
-        ("rate", [0, -1, float("nan"), float("inf"), "1"]),
-        ("within", [-5, float("nan"), "60"]),
-        ("seconds", [-1, float("nan"), []]),
+        ("workers", 1, 256, [0, -1, 257, 1.5, "4", None]),
+        ("batch_size", 1, 5_000, [0, 5_001, 1e3, None]),
+        ("limit", 1, 10**12, [0, -1, 10**12 + 1, 2.5]),
+        ("rate", 0.01, 100_000, [0, 0.009, -1, 100_000.5, float("nan"), float("inf"), "1"]),
+        ("within", 0, 86_400, [-0.5, -5, 86_400.5, float("nan"), "60"]),
+        ("seconds", 0, 86_400, [-0.5, -1, 86_400.5, float("nan"), []]),
     ],
 )
 def test_an_option_that_makes_no_sense_is_refused_by_its_name(
-    option: str, wrong: list[object]
+    option: str, least: float, most: float, wrong: list[object]
 ) -> None:
+    for bound in (least, most):
+        assert getattr(Options.for_all("default", **{option: bound}), option) == bound
     for value in wrong:
         with pytest.raises(ValueError, match=f"^{option} must be a .*number from"):
             Options.for_all("default", **{option: value})
+
+
+def test_a_task_has_a_thousand_copies_at_most() -> None:
+    check_number("copies", 1)
+    check_number("copies", 1_000)
+    for wrong in (0, 1_001, 1.5):
+        with pytest.raises(ValueError, match=r"^copies must be a whole number from 1 to 1000"):
+            check_number("copies", wrong)
 
 
 def test_refreshes_what_is_due_and_nothing_else(provider: Provider) -> None:
@@ -187,7 +206,7 @@ def test_threads_that_only_wait_for_each_other_get_no_more_beside_them(
     assert counts == [1, 1, 3, 12, 16, 16]
 
 
-def test_limit_stops_after_so_many_rows(provider: Provider) -> None:
+def test_limit_stops_after_that_number_of_rows(provider: Provider) -> None:
     make_due_connections(10)
     report = run(limit=4)
     # What it was told to leave is not left over.
@@ -268,16 +287,14 @@ def test_an_undecryptable_row_fails_alone_and_is_left_as_it_is(
 def test_a_row_revoked_during_the_call_stays_revoked(provider: Provider) -> None:
     row = make_connection("t", expires_in=-1)
     provider.held.set()
-    reports = []
-    runner = threading.Thread(target=lambda: reports.append(run_and_close()))
-    runner.start()
+    runner = begin(run)
     wait_until(lambda: provider.refreshes["t"])
     LeadExecConnection.objects.filter(pk=row.pk).move_to_outbox()
     provider.held.clear()
-    runner.join()
+    report = runner.returned()
     row.refresh_from_db()
     assert (row.status, plain(row.refresh_token), plain(row.access_token)) == ("revoked", "", "")
-    assert reports[0].skipped == 1
+    assert report.skipped == 1
     assert plain(PendingRevocation.objects.get().refresh_token) == "t"
 
 
@@ -285,22 +302,12 @@ def test_stopping_finishes_what_is_in_flight_and_gives_back_the_rest(provider: P
     make_due_connections(60)
     provider.held.set()
     stop = threading.Event()
-    reports = []
-
-    def work() -> None:
-        try:
-            reports.append(Refresher(Options.for_all("default", workers=4), stop=stop).run())
-        finally:
-            connection.close()
-
-    runner = threading.Thread(target=work)
-    runner.start()
+    runner = begin(Refresher(Options.for_all("default", workers=4), stop=stop).run)
     wait_until(lambda: provider.calls["refreshaccesstoken"] == 4)
     stop.set()
     provider.held.clear()
-    runner.join()
-    assert reports[0].refreshed == 4
-    assert reports[0].left == 56
+    report = runner.returned()
+    assert (report.refreshed, report.left) == (4, 56)
     assert run().refreshed == 56
 
 
@@ -339,9 +346,7 @@ def test_all_workers_call_at_once_before_the_first_answer(provider: Provider) ->
         wait_until(lambda: provider.calls["refreshaccesstoken"] == 50)
     finally:
         provider.held.clear()
-    report = runner.result()
-    assert isinstance(report, Report)
-    assert report.refreshed == 60
+    assert runner.returned().refreshed == 60
 
 
 def test_a_run_goes_on_with_as_many_threads_as_the_system_grants(
@@ -566,17 +571,11 @@ def test_it_refuses_to_run_inside_a_transaction(provider: Provider) -> None:
 def test_a_low_rate_holds_few_rows_at_once(provider: Provider) -> None:
     make_due_connections(30)
     stop = threading.Event()
-
-    def work() -> None:
-        Refresher(Options.for_all("default", rate=0.5), stop=stop).run()
-        connection.close()
-
-    runner = threading.Thread(target=work)
-    runner.start()
+    runner = begin(Refresher(Options.for_all("default", rate=0.5), stop=stop).run)
     wait_until(lambda: provider.refreshes)
     held = LeadExecConnection.objects.filter(lease_until__gt=time.time() * 1000).count()
     stop.set()
-    runner.join()
+    runner.returned()
     assert held <= 2
 
 
@@ -738,10 +737,3 @@ def test_a_broken_disconnect_call_keeps_no_refresh_from_being_made(provider: Pro
 def seconds_until(moment: datetime | None) -> float:
     assert moment is not None
     return moment.timestamp() - time.time()
-
-
-def run_and_close() -> Report:
-    try:
-        return run()
-    finally:
-        connection.close()

@@ -9,7 +9,7 @@ from django_leadexec.request_body import BodyTooLarge, take_json
 
 
 def take(length: int) -> dict[str, object]:
-    """Take a JSON object out of a body of so many bytes."""
+    """Take a JSON object out of a body of ``length`` bytes."""
     body = json.dumps({"next": "/", "more": 1}).ljust(length)
     request = RequestFactory().post("/", body, content_type="application/json")
     return take_json(request, {"next": str})

@@ -181,7 +181,7 @@ def test_a_change_that_save_would_lose_is_refused_and_can_be_named() -> None:
     row.save()
 
 
-def test_a_row_made_anew_with_the_key_of_a_stored_one_does_not_replace_it() -> None:
+def test_a_row_made_again_with_the_key_of_a_stored_one_does_not_replace_it() -> None:
     row = make_connection("t")
     copy = LeadExecConnection(
         pk=row.pk, user=row.user, refresh_token="t", created_at=row.created_at
@@ -192,7 +192,7 @@ def test_a_row_made_anew_with_the_key_of_a_stored_one_does_not_replace_it() -> N
     assert rows.get().status == "revoked"
 
 
-def test_a_row_made_anew_with_a_key_of_its_own_is_stored() -> None:
+def test_a_row_made_again_with_a_key_of_its_own_is_stored() -> None:
     LeadExecConnection(pk=17, user=make_user(), refresh_token="t").save()
     assert plain(rows.get(pk=17).refresh_token) == "t"
 

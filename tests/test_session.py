@@ -29,6 +29,7 @@ from django_leadexec.secret import Secret
 from django_leadexec.session import LeadExecSession
 
 from . import provider as stand_in
+from .concurrency.threads import together
 from .factories import make_connection, plain
 from .provider import Provider
 from .provider import http as reply
@@ -846,19 +847,12 @@ class TestStoredConnection:
         self, row: LeadExecConnection, serve: Any, provider: Provider
     ) -> None:
         server = serve(accepting())
-        statuses = []
 
-        def visit() -> None:
+        def visit() -> int:
             with row.session() as session:
-                statuses.append(session.get(server.url).status_code)
-            database.close()
+                return session.get(server.url).status_code
 
-        threads = [threading.Thread(target=visit) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert statuses == [401] * 8
+        assert together(*[visit] * 8) == [401] * 8
         assert provider.refreshes["mine"] == 1
 
     def test_a_token_that_is_refused_in_its_first_minute_is_refreshed_once_that_is_over(

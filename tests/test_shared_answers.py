@@ -320,7 +320,7 @@ def test_processes_that_share_a_cache_make_one_call(provider: Provider) -> None:
     finally:
         provider.held.clear()
         for process in processes:
-            process.communicate()
+            process.communicate(timeout=60)
     assert [lines[-1] for lines in heard] == ["Connected"] * 3
     assert provider.refreshes == {NEW: 1}
     assert LeadExecConnection.objects.count() == 1

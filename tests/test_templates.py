@@ -22,6 +22,7 @@ from django_leadexec.secret import Secret
 from django_leadexec.testing import missing_from_button
 
 from .factories import make_connection, make_user
+from .needs import import_or_skip
 
 ROOT = Path(django_leadexec.__file__).parent
 BUTTON = ROOT / "templates/django_leadexec/button.html"
@@ -135,7 +136,7 @@ def test_a_block_in_the_sites_folder_replaces_only_itself(
 def test_a_site_of_jinja2_alone_replaces_a_block_in_an_app(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, site_app: Path, block: str
 ) -> None:
-    pytest.importorskip("jinja2")
+    import_or_skip("jinja2")
     (site_app / "button.html").write_text(override(block))
     use_app(settings, monkeypatch, JINJA2)
     html = button(state_of(block))
@@ -147,7 +148,7 @@ def test_a_site_of_jinja2_alone_replaces_a_block_in_an_app(
 def test_a_site_of_jinja2_may_write_the_whole_button_in_it(
     settings: Settings, tmp_path: Path
 ) -> None:
-    pytest.importorskip("jinja2")
+    import_or_skip("jinja2")
     (tmp_path / "django_leadexec").mkdir()
     (tmp_path / "django_leadexec" / "button.html").write_text(
         '<div class="leadexec" data-script="{{ script_url }}">'

@@ -81,6 +81,7 @@ def test_its_examples_pass(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
+        timeout=600,
     )
     tests = sum(text.count("def test_") for text in examples.values())
     # One is run for two values.

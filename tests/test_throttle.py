@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from django_leadexec import authorization, pending_link, throttle
 from django_leadexec.models import LeadExecConnection
 from django_leadexec.secret import Secret
 
+from .concurrency.threads import PATIENCE, begin
 from .factories import make_connection, make_user
 from .provider import Provider
 from .visitor import (
@@ -283,7 +285,7 @@ class TestFlood:
             with connection.cursor() as cursor:
                 cursor.execute("DROP TABLE c")
 
-    def test_a_new_period_begins_anew(
+    def test_a_new_period_begins_at_zero(
         self,
         client: Client,
         victim: Any,
@@ -321,29 +323,22 @@ class TestFlood:
 
 
 def let_through(count: int, kind: str, settings: Settings, **cache_settings: Any) -> int:
-    """How many of that many calls by one visitor, two from each thread, are let through."""
+    """How many of ``count`` calls by one visitor, two from each thread, are let through."""
     backend = f"django.core.cache.backends.{kind}"
     settings.CACHES = {"default": {"BACKEND": backend, **cache_settings}}
-    outcomes: list[bool] = []
 
-    def call_twice() -> None:
+    def call_twice() -> int:
         request = RequestFactory().get("/", REMOTE_ADDR="192.0.2.1")
         request.session = SessionStore()
+        passed = 0
         for _ in range(2):
-            try:
+            with suppress(throttle.Throttled):
                 throttle.consume(request)
-            except throttle.Throttled:
-                outcomes.append(False)
-            else:
-                outcomes.append(True)
+                passed += 1
+        return passed
 
-    threads = [threading.Thread(target=call_twice) for _ in range(count // 2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(outcomes) == count
-    return sum(outcomes)
+    threads = [begin(call_twice) for _ in range(count // 2)]
+    return sum(thread.returned() for thread in threads)
 
 
 @pytest.mark.parametrize(
@@ -377,11 +372,11 @@ def test_a_cache_that_the_check_warns_of_misses_some(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     configure(CALLBACK_RATE="1/h")
-    both_have_read, read = threading.Barrier(2), FileBasedCache.get
+    barrier, read = threading.Barrier(2, timeout=PATIENCE), FileBasedCache.get
 
     def read_together(self: FileBasedCache, *args: Any, **options: Any) -> Any:
         count = read(self, *args, **options)
-        both_have_read.wait(60)
+        barrier.wait()
         return count
 
     monkeypatch.setattr(FileBasedCache, "get", read_together)

@@ -30,8 +30,9 @@ from django_leadexec.models import LeadExecConnection, PendingRevocation
 from django_leadexec.responses import ERRORS
 
 from .factories import make_connection, make_user
+from .needs import import_or_skip
 
-polib = pytest.importorskip("polib")
+polib = import_or_skip("polib")
 
 PACKAGE = Path(django_leadexec.__file__).parent
 CATALOGUES = sorted(PACKAGE.glob("locale/*/LC_MESSAGES/django.po"))
@@ -342,7 +343,11 @@ def test_the_catalogues_and_their_table_are_what_make_messages_writes(tmp_path: 
         (tmp_path / name).parent.mkdir()
         shutil.copy(root / name, tmp_path / name)
     subprocess.run(
-        [sys.executable, "scripts/messages.py"], cwd=tmp_path, check=True, capture_output=True
+        [sys.executable, "scripts/messages.py"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        timeout=120,
     )
 
     def content(path: Path) -> list[object]:

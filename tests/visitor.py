@@ -1,19 +1,19 @@
 """A visitor's browser, for tests of the views."""
 
 import json
-import threading
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import get_user, get_user_model
-from django.db import connection
 from django.http import HttpRequest
 from django.test import Client
 from django.urls import reverse
 
 from django_leadexec.visitor_mark import mark_of
+
+from .concurrency.threads import begin
 
 CALLBACK, CONFIRM, DISCONNECT, CONNECT, STATE = (
     f"/leadexec/{name}/" for name in ("callback", "confirm", "disconnect", "connect", "state")
@@ -75,16 +75,7 @@ def user_of(client: Client) -> str | None:
 
 def elsewhere(do: Callable[[], object]) -> None:
     """Use the database as another process would, also from within the stand-in's event loop."""
-
-    def run() -> None:
-        try:
-            do()
-        finally:
-            connection.close()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
+    begin(do).returned()
 
 
 def csrf_token(client: Client, **options: Any) -> str:

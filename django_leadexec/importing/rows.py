@@ -36,6 +36,8 @@ class RowTooLong(Exception):
 
 @dataclass(frozen=True)
 class Row:
+    """One connection to import. ``account_id`` is "" where the file does not tell it."""
+
     line: int
     user: str
     token: Secret

@@ -79,9 +79,22 @@ INTERNALS = (
     Internal("requests.Session", "get_redirect_target", "self, resp", "follows no redirect"),
     Internal(
         "requests.Session",
+        "resolve_redirects",
+        "self, resp, req, stream, timeout, verify, cert, proxies, yield_requests, **adapter_kwargs",
+        "follows no redirect",
+    ),
+    Internal("requests.Session", "get_adapter", "self, url", "shows no token to a tracer"),
+    Internal(
+        "requests.Session",
         "merge_environment_settings",
         "self, url, proxies, stream, verify, cert",
         "takes proxies and certificates from the environment",
+    ),
+    Internal(
+        "requests.cookies.RequestsCookieJar",
+        "extract_cookies",
+        "self, response, request",
+        "keeps no cookie",
     ),
     Internal("requests.utils", "default_user_agent", "name", "names requests to the provider"),
 )

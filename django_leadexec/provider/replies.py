@@ -14,11 +14,12 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from ..conf import DAY
 from ..secret import Secret, without_frames
 
 logger: logging.Logger = logging.getLogger(__name__)
 
+# In seconds.
+DAY = 86_400
 # Seconds that an access token lives, as the provider documents it.
 TOKEN_LIFETIME = 3_600
 # Characters of a refresh token, and of an access token, that are accepted at most.

@@ -25,10 +25,12 @@ class Recorded:
         return len(self.connections) + len(self.revocations)
 
     def add_connection(self, claim: Claim[LeadExecConnection], outcome: RefreshOutcome) -> None:
+        """Put the answer on the row in memory, and keep it until the row can be written."""
         lifecycle.record(claim, outcome)
         self.connections.append((claim, outcome))
 
     def add_revocation(self, claim: Claim[PendingRevocation], outcome: RevokeOutcome) -> None:
+        """The same for an entry of the outbox."""
         revocation.record(claim, outcome)
         self.revocations.append((claim, outcome))
 

@@ -15,10 +15,11 @@ from django_leadexec.decorators import leadexec_required
 from django_leadexec.exceptions import AuthorizationRejected
 
 from ..factories import make_connection, make_user
+from ..needs import import_or_skip
 from .drf_urls import WAYS_IN
 
-views = pytest.importorskip("adrf.views")
-decorators = pytest.importorskip("adrf.decorators")
+views = import_or_skip("adrf.views")
+decorators = import_or_skip("adrf.decorators")
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -8,11 +8,12 @@ from django.test import AsyncClient, Client, override_settings
 from django.urls import include, path
 
 from ..factories import make_connection, make_user
+from ..needs import import_or_skip
 from ..visitor import LOGIN
 
-pytest.importorskip("ninja")
+import_or_skip("ninja")
 
-from . import ninja_urls
+from . import ninja_urls  # noqa: E402 - it imports ninja
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

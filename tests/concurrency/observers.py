@@ -62,7 +62,7 @@ class PausedProvider(Provider):
         call.answer = answer
         self._loop.call_soon_threadsafe(call.let_go.set)
 
-    def start_anew(self) -> None:
+    def start_over(self) -> None:
         assert not self.waiting
         self.free = False
         for memory in (self.answers, self.revoked, self.calls, self.refreshes):

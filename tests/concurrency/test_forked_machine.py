@@ -78,15 +78,15 @@ class Forked(SteppedThread):
         changed.__init__()  # type: ignore[misc] # the parent's threads may hold it
         lock = threading.Lock()
 
-        def telling(what: str) -> Callable[..., None]:
-            def tell(thread: object, *details: object) -> None:
+        def noting(what: str) -> Callable[..., None]:
+            def note(thread: object, *details: object) -> None:
                 with lock:
                     notes.send((what, details))
                     notes.recv()
 
-            return tell
+            return note
 
-        handlers.update({what: telling(what) for what in handlers})
+        handlers.update({what: noting(what) for what in handlers})
         child = Child(self.name, self._work, self.judge, self.clock_error)
         child.in_transaction = self.in_transaction
         child.steering = steering

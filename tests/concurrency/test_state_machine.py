@@ -135,7 +135,7 @@ class Machine(RuleBasedStateMachine):
     links: ClassVar[defaultdict[int, list[str]]]
 
     @initialize(kind=st.sampled_from(["of users", "of accounts", "signing in"]))
-    def begin_anew(self, kind: str) -> None:
+    def begin_again(self, kind: str) -> None:
         self.signs_in = kind == "signing in"
         self.identifies = identifies = kind != "of users"
         self.site.LEADEXEC = self.site.LEADEXEC | {
@@ -144,7 +144,7 @@ class Machine(RuleBasedStateMachine):
             "IDENTIFY": f"{__name__}.identify" if identifies else None,
             "CREATE_USER": f"{__name__}.create_user" if self.signs_in else None,
         }
-        self.provider.start_anew()
+        self.provider.start_over()
         self.log.__init__()  # type: ignore[misc]
         self.ears.__init__()  # type: ignore[misc]
         clock.passed.value = 0

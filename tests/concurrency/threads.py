@@ -1,11 +1,21 @@
-"""Work in several threads, each with a database connection of its own."""
+"""Work in several threads, each with a database connection of its own. No wait is for ever."""
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from django.db import connection
 
 Work = Callable[[], object]
+
+# Seconds that a test waits for another thread or process. Many, as the machine may be busy.
+PATIENCE = 60.0
+
+
+def join(thread: threading.Thread, seconds: float = PATIENCE) -> None:
+    """Wait for the end of a thread."""
+    thread.join(seconds)
+    assert not thread.is_alive(), f"waited {seconds:g} s for the end of {thread.name}"
 
 
 class Thread(threading.Thread):
@@ -24,11 +34,17 @@ class Thread(threading.Thread):
         finally:
             connection.close()
 
-    def result(self, seconds: float = 60) -> object:
+    def result(self, seconds: float = PATIENCE) -> object:
         """What the work returned or raised."""
-        self.join(seconds)
-        assert not self.is_alive(), "the thread still waits"
+        join(self, seconds)
         return self._result
+
+    def returned(self, seconds: float = PATIENCE) -> Any:
+        """What the work returned. Raises what it raised."""
+        result = self.result(seconds)
+        if isinstance(result, Exception):
+            raise result
+        return result
 
 
 def begin(work: Work) -> Thread:
@@ -39,7 +55,7 @@ def begin(work: Work) -> Thread:
 
 def together(*works: Work) -> list[object]:
     """What each of these returned or raised, all begun at the same moment."""
-    barrier = threading.Barrier(len(works))
+    barrier = threading.Barrier(len(works), timeout=PATIENCE)
 
     def at_once(work: Work) -> Work:
         def run() -> object:
@@ -75,5 +91,5 @@ def repeat_beside(times: int, work: Work, *others: Work) -> list[Exception]:
         attempt(work)
     is_over.set()
     for thread in threads:
-        thread.result(120)
+        thread.returned(2 * PATIENCE)
     return errors

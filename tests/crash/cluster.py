@@ -71,6 +71,7 @@ class Cluster:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 **self._as,
+                timeout=120,
             )
 
 

@@ -29,8 +29,9 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ObjectDoesNotExist
 from django.core.management import CommandError, call_command
-from django.db import DEFAULT_DB_ALIAS, close_old_connections, connection, connections
+from django.db import DEFAULT_DB_ALIAS, close_old_connections, connections
 from django.db import Error as DatabaseTrouble
+from django.db import connection as database
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.test import Client
@@ -102,7 +103,7 @@ class ForkedWorkers:
         """What became of the one that was started last. Waits for its end."""
         assert self._process.stdout
         line = self._process.stdout.readline()
-        assert line, self._process.communicate()[1]
+        assert line, self._process.communicate(timeout=60)[1]
         told = json.loads(line)
         assert not told.get("error"), told["error"]
         return Fate(**{key: told[key] for key in told if key != "error"})
@@ -201,18 +202,18 @@ class _Steps:
         self._harm = harm
         self._lock = threading.Lock()
         # The one of the thread that works on the database.
-        self._connection = connections[DEFAULT_DB_ALIAS]
+        self._database = connections[DEFAULT_DB_ALIAS]
         self._server_side = 0
         if last == 0 and harm == "cut":
-            self._connection.ensure_connection()
-            self._server_side = _server_side_of(self._connection)
+            self._database.ensure_connection()
+            self._server_side = _server_side_of(self._database)
         if last == 0:
             self._do_harm()
 
     @contextmanager
     def counted(self) -> Iterator[None]:
         with ExitStack() as stack:
-            stack.enter_context(self._connection.execute_wrapper(self._statement))
+            stack.enter_context(self._database.execute_wrapper(self._statement))
             for owner, name, counting in (
                 (BaseDatabaseWrapper, "_commit", self._statement),
                 (HTTPConnection, "endheaders", self._message),
@@ -227,11 +228,11 @@ class _Steps:
         result = do(*args, **kwargs)
         if self._harm == "cut":
             # Noted here, for a thread that calls the provider may not touch the connection.
-            self._server_side = _server_side_of(self._connection)
+            self._server_side = _server_side_of(self._database)
         if self._take():
             # Its answer is lost, too.
-            with self._connection.wrap_database_errors:
-                self._connection.connection.cursor().execute("SELECT 1")
+            with self._database.wrap_database_errors:
+                self._database.connection.cursor().execute("SELECT 1")
         return result
 
     def _message(self, do: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -251,7 +252,7 @@ class _Steps:
     def _do_harm(self) -> None:
         if self._harm == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        _cut(self._connection, self._server_side)
+        _cut(self._database, self._server_side)
 
 
 def _call(
@@ -264,20 +265,18 @@ def _call(
     return through(do, instance, *args, **kwargs)
 
 
-def _server_side_of(connection: BaseDatabaseWrapper) -> int:
+def _server_side_of(database: BaseDatabaseWrapper) -> int:
     """What the server calls its end of this connection."""
-    driver: Any = connection.connection
-    number: int = (
-        driver.info.backend_pid if connection.vendor == "postgresql" else driver.thread_id()
-    )
+    driver: Any = database.connection
+    number: int = driver.info.backend_pid if database.vendor == "postgresql" else driver.thread_id()
     return number
 
 
-def _cut(connection: BaseDatabaseWrapper, server_side: int) -> None:
+def _cut(database: BaseDatabaseWrapper, server_side: int) -> None:
     """Have the server end this connection."""
-    other = connection.copy()
+    other = database.copy()
     with other.cursor() as cursor:
-        if connection.vendor == "postgresql":
+        if database.vendor == "postgresql":
             cursor.execute("SELECT pg_terminate_backend(%s, 10000)", [server_side])
         else:
             cursor.execute("KILL %s", [server_side])
@@ -285,7 +284,7 @@ def _cut(connection: BaseDatabaseWrapper, server_side: int) -> None:
 
 
 def _limit_room(whose: str, pages: int) -> None:
-    with connection.cursor() as cursor:
+    with database.cursor() as cursor:
         cursor.execute("PRAGMA page_count")
         most = cursor.fetchone()[0] + pages
         cursor.execute("PRAGMA page_size")
@@ -295,7 +294,7 @@ def _limit_room(whose: str, pages: int) -> None:
         return
 
     def limit_pages(**kwargs: Any) -> None:
-        with connection.cursor() as cursor:
+        with database.cursor() as cursor:
             cursor.execute(f"PRAGMA max_page_count = {most}")
 
     limit_pages()

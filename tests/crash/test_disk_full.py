@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.db import connection
+from django.db import connection as database
 
 from django_leadexec.models import LeadExecConnection
 
@@ -45,7 +45,7 @@ def fails(workers: ForkedWorkers, limit: str) -> Callable[..., bool]:
 
 def leave_no_page_free() -> None:
     """What has been deleted would be room."""
-    with connection.cursor() as cursor:
+    with database.cursor() as cursor:
         cursor.execute("VACUUM")
 
 

@@ -54,7 +54,7 @@ class Site:
             lambda: ("command", "refresh_leadexec_tokens", "--workers=4", "--batch-size=3"),
             lambda: ("command", "rotate_leadexec_keys"),
             self._link,
-            self._link_anew,
+            self._link_again,
             lambda: calling_back(browser_of((row := self._row()).user), plain(row.refresh_token)),
             self._sign_in,
             lambda: ("on connection", self._row().pk, "revoke"),
@@ -103,7 +103,7 @@ class Site:
     def _link(self) -> Work:
         return calling_back(browser_of(make_user()), self._new_token("user"))
 
-    def _link_anew(self) -> Work:
+    def _link_again(self) -> Work:
         row, token = self._row(), self._new_token("user")
         self._replacements.setdefault(plain(row.refresh_token), set()).add(token)
         return calling_back(browser_of(row.user), token)

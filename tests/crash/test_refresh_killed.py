@@ -25,7 +25,7 @@ def test_what_a_killed_process_held_comes_free_with_its_lease_and_not_before(
     worker = processes.start(provider, "refresh_leadexec_tokens", "--workers=4", "--batch-size=50")
     processes.wait_until(provider.held.is_set)
     worker.kill()
-    worker.communicate()
+    worker.communicate(timeout=60)
     provider.default = None
     provider.held.clear()
     processes.wait_until(lambda: not provider.under_way)

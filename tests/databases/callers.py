@@ -31,9 +31,7 @@ class Caller:
     def commit(self) -> None:
         """Also raises what went wrong in the thread."""
         self._may_end.set()
-        result = self._thread.result()
-        if isinstance(result, Exception):
-            raise result
+        self._thread.returned()
 
     def wait_for_lock(self) -> None:
         wait_until(lambda: self.locks.is_set() or not self._thread.is_alive())

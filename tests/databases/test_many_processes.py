@@ -65,7 +65,7 @@ def test_one_of_four_that_is_killed_makes_nobody_ask_twice_before_its_leases_end
     victim, *others = start_four(provider)
     processes.wait_until(provider.held.is_set, seconds=300)
     victim.kill()
-    victim.communicate()
+    victim.communicate(timeout=60)
     first_end = earliest_lease_end()
     provider.default = None
     provider.held.clear()

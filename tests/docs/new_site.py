@@ -46,6 +46,7 @@ class NewSite:
             capture_output=True,
             text=True,
             check=False,
+            timeout=600,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         variables = (self.folder / ".variables").read_text().split("\0")

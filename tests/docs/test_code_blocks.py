@@ -30,7 +30,7 @@ def parse_python(code: str) -> None:
 
 
 def parse_shell(code: str) -> None:
-    subprocess.run(["/bin/bash", "-n"], input=code, text=True, check=True)
+    subprocess.run(["/bin/bash", "-n"], input=code, text=True, check=True, timeout=60)
 
 
 def parse_template(code: str) -> None:
@@ -52,6 +52,7 @@ def parse_by_esbuild(language: str) -> Callable[[str], object]:
             capture_output=True,
             text=True,
             check=False,
+            timeout=60,
         )
         # What is wrong in a style sheet is only a warning.
         assert (done.returncode, done.stderr) == (0, "")

@@ -17,6 +17,7 @@ from django_leadexec.models import LeadExecConnection, PendingRevocation
 from django_leadexec.testing import fake_leadexec
 from tests.factories import make_connection
 
+from ..needs import import_or_skip
 from .snippets import DOCS, blocks_of, run
 
 pytestmark = pytest.mark.django_db
@@ -89,7 +90,7 @@ def test_a_view_says_what_went_wrong(connection: LeadExecConnection) -> None:
 
 @responses.activate
 def test_a_celery_task_that_takes_a_primary_key(connection: LeadExecConnection) -> None:
-    pytest.importorskip("celery")
+    import_or_skip("celery")
     task: Callable[[int], int | None] = defined_in("calling-the-api", "count_lead_types")
     responses.get(f"{ACCOUNT_API}/v1/leadtypes", json=[1, 2])
     assert task(connection.pk) == 2

@@ -24,6 +24,7 @@ from django_leadexec.rotation import Tally as RotationTally
 from django_leadexec.sandbox.conf import Options
 from django_leadexec.status import Status
 
+from ..needs import import_or_skip
 from .snippets import DOCS
 
 REFERENCE = {path.stem: path.read_text("utf-8") for path in (DOCS / "reference").glob("*.md")}
@@ -148,7 +149,7 @@ def test_each_error_of_the_callback_is_told() -> None:
 def test_each_signal_and_each_argument_of_a_task_is_told() -> None:
     names = [name for name in vars(signals) if name.startswith("connection_")]
     assert first_cells(section("python", "Signals").partition("| signal")[2]) == names
-    pytest.importorskip("celery")
+    import_or_skip("celery")
     from django_leadexec.tasks import refresh_tokens
 
     told = re.findall(r"^\| `(\w+)` \| `(.+?)` \|", section("python", "Tasks"), re.MULTILINE)

@@ -10,13 +10,14 @@ import pytest
 from django_leadexec.checks import DOCS as CHECKS_PAGE
 from django_leadexec.checks import SITE
 
+from ..needs import import_or_skip
 from .snippets import DOCS, ROOT
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("furo")
-    pytest.importorskip("myst_parser")
+    import_or_skip("furo")
+    import_or_skip("myst_parser")
     place = tmp_path_factory.mktemp("site")
     flags = ["--fail-on-warning", "--keep-going", "--quiet", "-d", f"{place}/.doctrees"]
     # A proxy that nobody listens at: the build must not need the network.
@@ -27,6 +28,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         capture_output=True,
         text=True,
         check=False,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     return place

@@ -2,11 +2,10 @@
 
 import json
 
-import pytest
-
+from ..needs import import_or_skip
 from ..processes import run_scenario
 
-pytest.importorskip("debug_toolbar")
+import_or_skip("debug_toolbar")
 
 
 def test_pages_and_the_admin_refresh_under_the_toolbar() -> None:

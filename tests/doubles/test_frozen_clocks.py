@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
-from django.db import connection as database
 
 import django_leadexec
 from django_leadexec import rotation
@@ -18,11 +17,13 @@ from django_leadexec.models import LeadExecConnection
 from django_leadexec.refresh.options import Options, Report
 from django_leadexec.refresh.refresher import Refresher
 
+from ..concurrency.threads import begin
 from ..factories import make_connection, make_due_connections
+from ..needs import import_or_skip
 from ..provider import Provider, fresh, throttling, unavailable
 
-freezegun = pytest.importorskip("freezegun")
-time_machine = pytest.importorskip("time_machine")
+freezegun = import_or_skip("freezegun")
+time_machine = import_or_skip("time_machine")
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -43,25 +44,11 @@ def with_clocks_stopped(request: pytest.FixtureRequest) -> Callable[[Callable[[]
     """Do something while the clocks stand still. Fails if it does not end."""
 
     def do(work: Callable[[], Any]) -> Any:
-        outcomes: list[Any] = []
-
-        def keep_outcome() -> None:
-            try:
-                outcomes.append(work())
-            except Exception as error:
-                outcomes.append(error)
-            finally:
-                database.close()
-
-        # A daemon, so that a wait without an end does not keep the tests from ending.
-        thread = threading.Thread(target=keep_outcome, daemon=True)
         with request.param():
             before = time.time()
-            thread.start()
-            thread.join(60)
-            assert not thread.is_alive(), "it waits for ever"
+            outcome = begin(work).result()
             assert time.time() == before
-        return outcomes[0]
+        return outcome
 
     return do
 

@@ -17,8 +17,9 @@ from django_leadexec.models import LeadExecConnection, PendingRevocation
 from django_leadexec.refresh.refresher import refresh_due
 
 from ..factories import make_connection
+from ..needs import import_or_skip
 
-requests_mock = pytest.importorskip("requests_mock")
+requests_mock = import_or_skip("requests_mock")
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -11,7 +11,7 @@ from django_leadexec.importing.rows import BAD_HEADER, MAX_ROW
 
 
 def json_line(length: int) -> str:
-    """A good row of so many characters, with the end of its line."""
+    """A good row of ``length`` characters, with the end of its line."""
     text = json.dumps({"user": "ada", "token": "t"})
     return text + " " * (length - len(text) - 1) + "\n"
 
@@ -33,6 +33,17 @@ def test_a_row_with_one_character_more_is_none() -> None:
     assert read(json_line(MAX_ROW) + json_line(MAX_ROW + 1) * 2 + "\n") == ([1], [2, 3])
     with pytest.raises(BadInput, match=BAD_HEADER.split(":", maxsplit=1)[0]):
         read(json_line(MAX_ROW + 1))
+
+
+@pytest.mark.parametrize(("key", "longest"), [("account", 255), ("token", 2_048)])
+def test_a_value_with_one_character_more_than_it_may_have_spoils_its_row(
+    key: str, longest: int
+) -> None:
+    rows = [
+        json.dumps({"user": "ada", "token": "t"} | {key: "x" * (longest + more)}) + "\n"
+        for more in (-1, 0, 1)
+    ]
+    assert read("".join(rows)) == ([1, 2], [3])
 
 
 def test_the_first_line_may_have_as_many_characters_as_a_row() -> None:

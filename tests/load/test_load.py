@@ -63,7 +63,7 @@ class Process:
         for reader in self._readers:
             reader.start()
 
-    def wait(self, seconds: float = 120) -> int:
+    def wait(self, seconds: float) -> int:
         code = self.popen.wait(seconds)
         for reader in self._readers:
             reader.join(10)
@@ -224,7 +224,7 @@ class Rotation(threading.Thread):
         self._monkeypatch.setenv("LEADEXEC_LOAD_KEYS", " ".join(keys))
         popen = start_command(self._provider, "rotate_leadexec_keys", "--json")
         with running(popen) as process:
-            if process.wait():
+            if process.wait(120):
                 self.errors.append("".join(process.err))
             else:
                 self.reports.append(json.loads("".join(process.out)))

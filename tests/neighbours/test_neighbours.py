@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from django.db import connection
 
-from ..needs import find_pgbouncer
+from ..needs import find_pgbouncer, import_or_skip
 from ..processes import database_url, run_scenario, wait_until
 
 ORDINARY = {
@@ -42,7 +42,7 @@ ANY_DATABASE = {
 
 
 def visit(neighbour: str, package: str, **environment: str) -> Any:
-    pytest.importorskip(package)
+    import_or_skip(package)
     environment |= {"LEADEXEC_TEST_NEIGHBOUR": neighbour}
     return json.loads(run_scenario("tests.neighbours", **environment))
 
@@ -87,11 +87,11 @@ def pgbouncer(transactional_db: None, tmp_path: Path) -> Iterator[str]:
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         wait_until(lambda: accepts(port) or process.poll() is not None)
-        assert process.poll() is None, process.communicate()[1]
+        assert process.poll() is None, process.communicate(timeout=60)[1]
         yield f"postgres://postgres@127.0.0.1:{port}/leadexec_neighbours"
     finally:
         process.kill()
-        process.communicate()
+        process.communicate(timeout=60)
         with connection.cursor() as cursor:
             cursor.execute("DROP DATABASE IF EXISTS test_leadexec_neighbours WITH (FORCE)")
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from urllib.parse import unquote
 
+from ..concurrency.threads import PATIENCE, begin
+
 Answer = Callable[["Provider", str], bytes]
 
 
@@ -34,19 +36,24 @@ class Provider:
     url: str = ""
 
     def __enter__(self) -> "Provider":
+        self.url = ""
         ready = threading.Event()
-        self._thread = threading.Thread(target=self._serve, args=(ready,), daemon=True)
-        self._thread.start()
-        ready.wait()
+        self._thread = begin(lambda: self._serve(ready))
+        assert ready.wait(PATIENCE), "the stand-in has not started"
+        if not self.url:
+            self._thread.returned()
         return self
 
     def __exit__(self, *error: object) -> None:
         self.held.clear()
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
+        self._thread.returned()
 
     def _serve(self, ready: threading.Event) -> None:
-        asyncio.run(self.serve(lambda url: ready.set()), debug=False)
+        try:
+            asyncio.run(self.serve(lambda url: ready.set()), debug=False)
+        finally:
+            ready.set()
 
     async def serve(self, started: Callable[[str], object], port: int = 0) -> None:
         self._loop = asyncio.get_running_loop()
@@ -126,7 +133,7 @@ def refused(provider: Provider, token: str) -> bytes:
 
 
 def fresh_until(count: int) -> Answer:
-    """Access tokens, until that many were asked for; then every answer is held back."""
+    """Access tokens, until ``count`` were asked for; then every answer is held back."""
 
     def answer(provider: Provider, token: str) -> bytes:
         if provider.calls["refreshaccesstoken"] >= count:

@@ -21,7 +21,7 @@ from django_leadexec import session
 from django_leadexec.provider import transport
 from django_leadexec.provider.internals import INTERNALS, Internal
 
-LIBRARIES = ("http.client", "urllib3", "requests")
+LIBRARIES = ("http.client", "http.cookiejar", "urllib3", "requests")
 
 
 def answered() -> HTTPResponse:
@@ -117,20 +117,25 @@ def test_every_name_in_the_list_is_used() -> None:
     assert [name for name in [*loggers, *names] if name not in text] == []
 
 
-@pytest.mark.parametrize(
-    "ours",
-    [
-        transport._Response,
-        transport._POOLS["http"],
-        transport._POOLS["http"].ConnectionCls,
-        transport._POOLS["https"].ConnectionCls,
-        transport.QuietAdapter,
-        transport.ProviderAdapter,
-        session.LeadExecSession,
-    ],
-)
+def bases_of_theirs(ours: type) -> list[type]:
+    return [base for base in ours.__mro__ if base.__module__.startswith(LIBRARIES)]
+
+
+def subclasses() -> list[type]:
+    """Our classes that have a base in one of the libraries."""
+    made = [*transport._POOLS.values(), *(pool.ConnectionCls for pool in transport._POOLS.values())]
+    written = [
+        found
+        for module in (transport, session)
+        for found in vars(module).values()
+        if inspect.isclass(found) and found.__module__ == module.__name__
+    ]
+    return [ours for ours in [*made, *written] if bases_of_theirs(ours)]
+
+
+@pytest.mark.parametrize("ours", subclasses())
 def test_everything_that_is_overridden_is_in_the_list(ours: type) -> None:
-    theirs = [base for base in ours.__mro__ if base.__module__.startswith(LIBRARIES)]
+    theirs = bases_of_theirs(ours)
     overridden = {
         name
         for name in vars(ours)

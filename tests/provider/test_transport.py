@@ -14,6 +14,7 @@ import pytest
 from django_leadexec.provider.client import Client
 from django_leadexec.provider.replies import Fresh, Unavailable
 
+from ..concurrency.threads import join
 from ..processes import start_module, wait_until
 from ..sockets import Peer, Talk, answering, serving
 from .certificates import Certificate, over_tls, secure
@@ -391,7 +392,7 @@ def test_a_process_that_was_stopped_while_connecting_sends_nothing_after_its_dea
             # What the caller waits for arrives while it is stopped.
             peer.start_tls(trusted.context)
             peer.request()
-        resume.join()
+        join(resume)
 
     with serving(stop_during_the_handshake) as server:
         caller = start_module(None, "tests.provider.one_call", secure(server.url))

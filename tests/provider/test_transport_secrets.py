@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -18,6 +19,7 @@ from django_leadexec.provider import transport
 from django_leadexec.provider.client import Client
 from django_leadexec.provider.replies import Fresh, Refused, Unavailable
 
+from ..concurrency.threads import begin, together
 from ..sockets import Talk, answering, serving
 from .stand_in import http as reply
 from .wire_answers import BROKEN, LONG, SHORT, SLOW, endless_body, say
@@ -214,17 +216,14 @@ def test_a_full_pool_is_emptied_without_a_word(
     monkeypatch.setattr("django_leadexec.provider.client.POOL_SIZE", 1)
     barrier = threading.Barrier(3, timeout=LONG)
 
-    def together(peer: object) -> None:
+    def answer_together(peer: object) -> None:
         barrier.wait()
         answering(QUOTING)(peer)  # type: ignore[arg-type]
 
-    with serving(together) as server:
+    with serving(answer_together) as server:
         client = Client(server.url, LONG)
-        threads = [threading.Thread(target=client.refresh, args=(TOKEN, "app")) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        outcomes = together(*[partial(client.refresh, TOKEN, "app")] * 3)
+        assert not any(isinstance(outcome, Exception) for outcome in outcomes)
         assert server.accepted == 3
     assert not leaks(surroundings.text())
 
@@ -262,12 +261,11 @@ def test_other_requests_are_still_logged_while_a_call_is_under_way(
         answering(QUOTING)(peer)  # type: ignore[arg-type]
 
     with serving(wait) as provider, serving(answering(QUOTING)) as other:
-        call = threading.Thread(target=Client(provider.url, LONG).refresh, args=(TOKEN, "app"))
-        call.start()
+        call = begin(partial(Client(provider.url, LONG).refresh, TOKEN, "app"))
         assert arrived.wait(LONG)
         requests.get(f"{other.url}/ordinary", timeout=LONG)
         leave.set()
-        call.join()
+        call.returned()
     text = surroundings.text()
     assert '"GET /ordinary HTTP/1.1" 200' in text
     assert not leaks(text)

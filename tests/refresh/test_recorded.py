@@ -17,7 +17,7 @@ NOW = 1_000
 
 
 def recorded(seconds: float = 60) -> Recorded:
-    """One answer of each kind, under leases that end in so many seconds."""
+    """One answer of each kind, under leases that end in ``seconds``."""
     ends_at = int((NOW + seconds) * 1000)
     waiting = Recorded()
     connection = LeadExecConnection(pk=3, refresh_after=from_timestamp(NOW))

@@ -132,7 +132,7 @@ def test_how_a_pass_ends_tells_when_the_next_begins_and_what_is_logged(
 def sleep_with(
     *, connection_in: float | None = None, revocation_in: float | None = None, is_down: bool = False
 ) -> float:
-    """The sleep of a watch with a row of each kind that is due in so many seconds.
+    """The sleep of a watch with a row of each kind that is due in this number of seconds.
 
     ``is_down``: the last calls to revoke have failed, and the next try is in six seconds.
     """

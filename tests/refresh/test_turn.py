@@ -98,7 +98,7 @@ def make_turn(work: Work, pass_time: PassTime, seconds: float = 0) -> tuple[Turn
 
 
 def drain(work: Work, pass_time: PassTime, seconds: float = 0) -> list[int]:
-    """Do all that is due, with so many seconds from one answer to the next; what was written."""
+    """Do all that is due, with ``seconds`` from one answer to the next; what was written."""
     turn, writer = make_turn(work, pass_time, seconds)
     turn.drain()
     return writer.batches

@@ -29,7 +29,7 @@ def connection_work(**changes: Any) -> ConnectionWork:
 
 
 def make_rows(*seconds_due: int) -> list[int]:
-    """Rows that have been due for so many seconds; their keys."""
+    """Rows that have each been due for this number of seconds; their keys."""
     return [
         make_connection(refresh_after=from_timestamp(AT - seconds)).pk for seconds in seconds_due
     ]

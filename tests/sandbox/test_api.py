@@ -447,6 +447,14 @@ def test_the_two_dates_are_required(app: Application) -> None:
     assert "2026-01-31T00:00:00Z" in answer.json()["message"]
 
 
+def test_a_query_takes_a_thousand_leads_of_366_days_at_most(app: Application) -> None:
+    longest = {"StartDate": "2024-01-01T00:00:00Z", "EndDate": "2025-01-01T00:00:00Z"}
+    assert app.query(**longest, Take=1_000).status_code == 200
+    assert app.query(Take=1_001).json()["field"] == "Take"
+    later = longest | {"EndDate": "2025-01-01T00:00:01Z"}
+    assert app.query(**later).json()["field"] == "EndDate"
+
+
 def test_a_body_that_is_too_big_is_answered_413(app: Application, settings: Settings) -> None:
     settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 1_000
     assert app.query(Fields=["x" * 1_000]).status_code == 413

@@ -134,6 +134,11 @@ def test_an_unsigned_cookie_signs_nobody_in(value: str) -> None:
     assert client.get(STATUS, {"button": "button"}).json()["result"] is None
 
 
+@pytest.mark.django_db
+def test_a_button_of_191_characters_is_known() -> None:
+    assert not Client().get(STATUS, {"button": "x" * 191}).json().get("error")
+
+
 @pytest.mark.parametrize("button", ["", "x" * 192, "nul\0"])
 def test_an_unknown_button_is_an_error(button: str) -> None:
     assert Client().get(STATUS, {"button": button}).json()["error"]

@@ -20,7 +20,7 @@ from django.core import mail, serializers
 from django.core.cache import cache
 from django.core.management import call_command
 from django.core.signals import got_request_exception
-from django.db import connection
+from django.db import connection as database
 from django.http import HttpResponse, HttpResponseServerError
 from django.template.defaultfilters import pprint as safe_pprint
 from django.test import RequestFactory, override_settings
@@ -97,9 +97,9 @@ class LeakRecorder:
 
     def examine_storage(self) -> None:
         """What is at rest: each column of each table, sessions, cache, fixtures."""
-        with connection.cursor() as cursor:
-            for table in connection.introspection.table_names(cursor):
-                cursor.execute(f"SELECT * FROM {connection.ops.quote_name(table)}")  # noqa: S608
+        with database.cursor() as cursor:
+            for table in database.introspection.table_names(cursor):
+                cursor.execute(f"SELECT * FROM {database.ops.quote_name(table)}")  # noqa: S608
                 self.add(f"table {table}", *map(repr, cursor.fetchall()))
         from django.contrib.sessions.models import Session
 
@@ -199,7 +199,7 @@ def recording_leaks(*secrets: str, mails: bool = False) -> Iterator[LeakRecorder
         stack.enter_context(contextlib.redirect_stderr(err))
         stack.enter_context(_all_loggers(_Recorder(recorder), mails))
         stack.enter_context(_set(http.client.HTTPConnection, "debuglevel", 1))
-        stack.enter_context(_set(connection, "force_debug_cursor", True))
+        stack.enter_context(_set(database, "force_debug_cursor", True))
         caught = stack.enter_context(warnings.catch_warnings(record=True))
         warnings.simplefilter("always")
         stack.enter_context(override_settings(ADMINS=ADMINS))

@@ -20,7 +20,8 @@ from django.contrib import admin
 from django.contrib.auth.models import Permission
 from django.core import serializers
 from django.core.signals import got_request_exception
-from django.db import OperationalError, connection
+from django.db import OperationalError
+from django.db import connection as database
 from django.db.models import Model
 from django.forms import model_to_dict
 from django.http import HttpResponse
@@ -34,6 +35,7 @@ from django_leadexec.models import LeadExecConnection, PendingRevocation
 from django_leadexec.secret import Secret
 
 from ..factories import make_connection, make_user, plain
+from ..needs import import_or_skip
 from ..processes import run_scenario
 from ..provider import Provider
 from ..visitor import LOGIN, post
@@ -133,7 +135,7 @@ def test_a_site_wide_admin_action_exports_ciphertext(token: str, client: Client)
 
 
 def rest_serializer(of_model: type[Model]) -> Any:
-    rest_framework = pytest.importorskip("rest_framework.serializers")
+    rest_framework = import_or_skip("rest_framework.serializers")
 
     class EveryField(rest_framework.ModelSerializer):  # type: ignore[name-defined]
         class Meta:
@@ -162,8 +164,8 @@ def test_a_rest_serializer_of_all_fields_writes_no_token(token: str) -> None:
 
 def exported(model: type[Model], format: str, **options: Any) -> tuple[Any, Any, str]:
     """A resource of import-export, what it has exported as data to import, and as text."""
-    resources = pytest.importorskip("import_export.resources")
-    tablib = pytest.importorskip("tablib")
+    resources = import_or_skip("import_export.resources")
+    tablib = import_or_skip("tablib")
     resource = resources.modelresource_factory(model, meta_options=options)()
     text: str = resource.export().export(format)
     return resource, tablib.Dataset().load(text, format=format), text
@@ -209,9 +211,9 @@ def test_an_import_of_an_older_export_brings_no_revoked_token_back(token: str) -
 # What records every change
 
 
-def visits(tool: str) -> list[tuple[str, dict[str, Any]]]:
+def recorded_of(tool: str) -> list[tuple[str, dict[str, Any]]]:
     """Each token, and what the tool has recorded of its connection."""
-    pytest.importorskip(tool)
+    import_or_skip(tool)
     tokens = [make_token(length) for length in LENGTHS]
     out = run_scenario(
         "tests.security.recorded",
@@ -223,7 +225,7 @@ def visits(tool: str) -> list[tuple[str, dict[str, Any]]]:
 
 @pytest.mark.parametrize("tool", ["auditlog", "simple_history"])
 def test_a_record_of_every_change_holds_ciphertext(tool: str) -> None:
-    for token, seen in visits(tool):
+    for token, seen in recorded_of(tool):
         assert token in seen["access token"]
         for step, records in seen["steps"].items():
             text = "\n".join(records)
@@ -239,13 +241,13 @@ def test_a_record_of_every_change_holds_ciphertext(tool: str) -> None:
 
 
 def test_a_historical_row_makes_an_instance_whose_token_opens() -> None:
-    for token, seen in visits("simple_history"):
+    for token, seen in recorded_of("simple_history"):
         assert seen["instance"] == token
         assert seen["compared"] == ["user"]
 
 
 def test_a_historical_row_does_not_bring_a_revoked_connection_back() -> None:
-    for _, seen in visits("simple_history"):
+    for _, seen in recorded_of("simple_history"):
         assert "is stored already" in seen["restoring"]
         assert seen["status"] == "revoked"
 
@@ -254,8 +256,8 @@ def test_a_historical_row_does_not_bring_a_revoked_connection_back() -> None:
 
 
 def rich_report(error: BaseException, **options: Any) -> str:
-    console = pytest.importorskip("rich.console")
-    traceback = pytest.importorskip("rich.traceback")
+    console = import_or_skip("rich.console")
+    traceback = import_or_skip("rich.traceback")
     trace = traceback.Traceback.extract(
         type(error), error, error.__traceback__, show_locals=True, **options
     )
@@ -269,7 +271,7 @@ def rich_report(error: BaseException, **options: Any) -> str:
 
 
 def structlog_report(error: BaseException, **options: Any) -> str:
-    structlog = pytest.importorskip("structlog")
+    structlog = import_or_skip("structlog")
     transform = structlog.tracebacks.ExceptionDictTransformer(
         show_locals=True, max_frames=1_000, **options
     )
@@ -318,7 +320,7 @@ def each_failing_statement(
             model._base_manager.all()._raw_delete("default")
         prepared, saboteur = prepare(), Saboteur(nth, OperationalError)
         try:
-            with connection.execute_wrapper(saboteur):
+            with database.execute_wrapper(saboteur):
                 act(prepared)
         except OperationalError as error:
             errors.append(without_this_frame(error))
@@ -341,7 +343,7 @@ def test_no_failing_statement_of_linking_shows_a_token(report: Report, token: st
         lambda: Secret(token), lambda secret: keep_token(user, secret, access_token)
     )
     # Four on each database. On SQLite two more begin the transaction and take its lock.
-    assert len(errors) >= (6 if connection.vendor == "sqlite" else 4)
+    assert len(errors) >= (6 if database.vendor == "sqlite" else 4)
     for error in errors:
         assert canaries.find(report(error), token) == []
 

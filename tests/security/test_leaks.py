@@ -38,6 +38,7 @@ from .. import processes
 from .. import provider as stand_in
 from ..concurrency.threads import begin
 from ..factories import make_connection, make_user
+from ..needs import import_or_skip
 from ..processes import wait_until
 from ..provider import Answer, Provider, http
 from ..settings import KEY
@@ -635,7 +636,7 @@ def test_a_command_in_a_process_of_its_own_shows_no_token(provider: Provider) ->
 
 
 def test_no_celery_task_shows_a_token(provider: Provider) -> None:
-    pytest.importorskip("celery")
+    import_or_skip("celery")
     from django_leadexec.tasks import refresh_tokens
 
     with nothing_leaks() as recorder:

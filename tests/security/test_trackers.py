@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from ..needs import import_or_skip
 from ..processes import run_scenario
 
 # In memory, whatever database the other tests are on.
@@ -12,7 +13,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.sqlite]
 
 @pytest.mark.parametrize("tracker", ["sentry_sdk", "rollbar", "elasticapm", "honeybadger"])
 def test_no_report_of_an_error_holds_the_token(tracker: str) -> None:
-    pytest.importorskip(tracker)
+    import_or_skip(tracker)
     results = json.loads(run_scenario("tests.security.tracked", LEADEXEC_TEST_TRACKER=tracker))
     assert [result for result in results if result[4]] == []
     statuses = {(case, status) for case, _, status, _, _ in results}

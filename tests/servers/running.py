@@ -54,7 +54,7 @@ def serving(provider: Provider, *command: str, pattern: str) -> Iterator[int]:
             server.wait(60)
         except subprocess.TimeoutExpired:
             server.kill()
-            server.wait()
+            server.wait(60)
         for reader in readers:
             reader.join(10)
         for stream in (server.stdin, server.stdout, server.stderr):

@@ -10,6 +10,7 @@ from django_leadexec.models import LeadExecConnection
 
 from .. import processes
 from ..factories import plain
+from ..needs import import_or_skip
 from ..provider import Provider
 from .running import Visitor, find_program, serving
 
@@ -36,7 +37,7 @@ def each_gets_their_own(provider: Provider, port: int) -> None:
 
 
 def test_uwsgi(provider: Provider) -> None:
-    pytest.importorskip("pyuwsgi", reason="uWSGI runs on no Windows")
+    import_or_skip("pyuwsgi")
     command = (
         find_program("uwsgi"),
         *UWSGI,

@@ -1,6 +1,5 @@
 """Visitors who hang up while their page waits for the provider, behind a real ASGI server."""
 
-import importlib.util
 import time
 from collections.abc import Iterator
 
@@ -9,16 +8,14 @@ import pytest
 from django_leadexec.models import LeadExecConnection
 
 from ..factories import is_leased, plain
+from ..needs import import_or_skip
 from ..processes import wait_until
 from ..provider import Provider
 from .running import Visitor, serving
 
-pytestmark = [
-    pytest.mark.django_db(transaction=True),
-    pytest.mark.skipif(
-        importlib.util.find_spec("uvicorn") is None, reason="uvicorn is not installed"
-    ),
-]
+import_or_skip("uvicorn")
+
+pytestmark = pytest.mark.django_db(transaction=True)
 
 VISITORS = 5
 

@@ -15,10 +15,11 @@ from django_leadexec.models import LeadExecConnection
 
 from .. import processes
 from ..factories import make_due_connections, plain
+from ..needs import import_or_skip
 from ..provider import Provider
 from . import ROWS
 
-celery = pytest.importorskip("celery")
+celery = import_or_skip("celery")
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -87,7 +88,7 @@ def site(broker: str, provider: Provider, monkeypatch: pytest.MonkeyPatch) -> It
 def kill(worker: "subprocess.Popen[str]") -> None:
     """As the system does when memory runs out, its children included."""
     os.killpg(worker.pid, signal.SIGKILL)
-    worker.communicate()
+    worker.communicate(timeout=60)
 
 
 def outcome(result: Any) -> Any:

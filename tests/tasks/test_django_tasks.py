@@ -1,7 +1,6 @@
 """The task of Django's task framework, in django-tasks-db's real worker."""
 
 import importlib
-import importlib.util
 from typing import Any
 
 import django
@@ -10,6 +9,7 @@ from django.test import override_settings
 
 from .. import processes
 from ..factories import make_due_connections
+from ..needs import import_or_skip
 from ..provider import Provider
 from . import ROWS
 
@@ -47,12 +47,10 @@ def test_options_that_make_no_sense_are_told_of_and_enqueue_no_copies(
     assert f"{next(iter(options))} must be" in error.traceback
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("django_tasks_db") is None, reason="django-tasks-db is not installed"
-)
 def test_several_workers_share_the_rows_without_a_double_call(
     provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import_or_skip("django_tasks_db")
     make_due_connections(ROWS)
     provider.latency = 0.01
     monkeypatch.setenv("LEADEXEC_TEST_TASKS", "database")

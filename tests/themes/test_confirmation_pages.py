@@ -1,11 +1,11 @@
 """The admin's pages that ask first look like part of the admin, whichever theme a site has."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
 
+from ..needs import import_or_skip
 from ..processes import run_scenario
 
 pytestmark = pytest.mark.browser
@@ -21,8 +21,8 @@ TITLES = {
 def test_each_page_has_its_heading_and_buttons_that_can_be_read_and_hit(
     tmp_path: Path, theme: str
 ) -> None:
-    if theme and importlib.util.find_spec(theme) is None:
-        pytest.skip(f"{theme} is not installed")
+    if theme:
+        import_or_skip(theme)
     database = str(tmp_path / "theme.sqlite3")
     pages = json.loads(run_scenario("tests.themes", THEME=theme, THEME_DATABASE=database))
     assert len(pages) == len(TITLES) * 3

@@ -188,7 +188,7 @@ def test_it_exits_with_2_for_an_unknown_database(provider: Provider) -> None:
         ("--watch", "--all"),
         ("--watch", "--dry-run"),
         ("--watch", "--limit", "5"),
-        ("--watch", "--within", "3600"),
+        ("--watch", "--within", "1801"),
         ("--all", "--within", "60"),
     ],
 )
@@ -221,6 +221,21 @@ def test_flags_reach_the_run(provider: Provider, monkeypatch: pytest.MonkeyPatch
     assert (seen[0].within, seen[0].workers, seen[0].batch_size) == (900, 3, 50)
     assert (seen[0].limit, seen[0].rate, seen[0].everything) == (7, 2.5, False)
     assert seen[1].everything
+
+
+def test_a_watch_looks_half_an_hour_ahead_at_most(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[float | None] = []
+
+    def note(self: refresh.Refresher, *args: object, **options: object) -> refresh.Report:
+        seen.append(self.options.within)
+        return refresh.Report()
+
+    monkeypatch.setattr(refresh.Refresher, "watch", note)
+    run("--watch", "--within", "1800")
+    assert seen == [1_800]
+    assert "1800" in str(fail("--watch", "--within", "1801"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -15,6 +15,8 @@ from typing import Any
 import django
 from django.conf import settings
 
+from ...concurrency.threads import join
+
 LENGTHS = (20, 54, 2_000)
 CSRF = "c" * 32
 
@@ -41,7 +43,7 @@ def call(
     statuses: list[str] = []
     thread = threading.Thread(target=serve, args=(environ, statuses, execute))
     thread.start()
-    thread.join()
+    join(thread)
     return int(statuses[0].split()[0])
 
 
