@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from . import crypto, signals
 from .clock import from_timestamp, jitter
-from .conflicts import busy_on_conflict
+from .conflicts import brief_waits, busy_on_conflict
 from .exceptions import ConnectionConflict, RevocationPending
 from .leases import writing
 from .models import LeadExecConnection, PendingRevocation
@@ -90,7 +90,7 @@ def link(
     row = of_identity or of_token or LeadExecConnection(user_id=user.pk)
     is_same_token = of_token is not None and of_token.pk == row.pk
     if of_token and not is_same_token:
-        # The row keeps its token under another row's key, so nothing is left to be revoked.
+        # The token goes on in the other row, so there is nothing to revoke.
         manager.filter(pk=of_token.pk).erase(timezone.now())
     if not is_same_token:
         # Whoever holds the lease is asking about the token that is replaced here. With the same
@@ -102,7 +102,8 @@ def link(
         row.record_unverified()
     elif not (is_same_token and _outlives(row, expires_at)):
         row.record_success(access_token, expires_at)
-    _save_linked(row, refresh_token, using)
+    with brief_waits(using):
+        _save_linked(row, refresh_token, using)
     signals.send_after_commit(signals.connection_authorized, row)
     return row
 
@@ -139,7 +140,8 @@ def _correct_identity(row: LeadExecConnection, using: str) -> None:
     if rows.filter(identity=identity).exists():
         # The other user has a connection of their own as well. Both stay.
         identity = crypto.identity(row.app_id, "row", str(row.pk))
-    rows.filter(pk=row.pk).write(identity=identity)
+    with brief_waits(using):
+        rows.filter(pk=row.pk).write(identity=identity)
 
 
 def _save_linked(row: LeadExecConnection, refresh_token: Secret, using: str) -> None:

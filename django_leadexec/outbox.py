@@ -12,6 +12,7 @@ from .claims import Claim
 from .clock import backoff, jitter, seconds_from_now
 from .columns import columns
 from .conf import DAY
+from .conflicts import waits_of_skipping
 from .crypto import UNREADABLE
 from .fields import EncryptedTextField, storable
 from .guarded import GuardedRow
@@ -42,7 +43,7 @@ class OutboxQuerySet(LeasedQuerySet["PendingRevocation"]):
         False if somebody else has locked the entry, so that nothing was done.
         """
         entry = claim.row
-        with transaction.atomic(using=self.db):
+        with transaction.atomic(using=self.db), waits_of_skipping(self.db):
             if self.lock_or_skip([claim]):
                 return False
             still_ours = self.with_keys_of([entry]).filter(lease_id=claim.lease_id)

@@ -17,6 +17,7 @@ from . import crypto, signals
 from .actions import AdoptingQuerySet
 from .claims import Claim, Unwritten
 from .clock import seconds_from_now
+from .conflicts import brief_waits, waits_of_skipping
 from .leases import LeasedQuerySet, released, retried_on_deadlock, writing
 from .outbox import OutboxQuerySet, PendingRevocation
 from .secret import Secret
@@ -151,7 +152,9 @@ class ConnectionQuerySet(AdoptingQuerySet, LeasedQuerySet["LeadExecConnection"])
                 everything = type(self)(self.model, using=self.db)
                 chunk = everything.filter(pk__in=keys[start : start + CHUNK_SIZE])
                 chunk._move_to_outbox(batch)
-                total.update(super(ConnectionQuerySet, chunk).delete()[1])
+                # Rows that were revoked before are not locked yet.
+                with brief_waits(self.db):
+                    total.update(super(ConnectionQuerySet, chunk).delete()[1])
         return batch, (total.total(), dict(total))
 
     revoke_and_delete.queryset_only = True  # type: ignore[attr-defined]
@@ -188,7 +191,7 @@ class ConnectionQuerySet(AdoptingQuerySet, LeasedQuerySet["LeadExecConnection"])
         if not claims:
             return Unwritten()
         mark = released()
-        with transaction.atomic(using=self.db):
+        with transaction.atomic(using=self.db), waits_of_skipping(self.db):
             locked = self.lock_or_skip(claims)
             mine = [claim for claim in claims if claim not in locked] if locked else claims
             written = self.guarded_update(mine, self.model.WRITTEN_UNDER_LEASE, mark) if mine else 0
