@@ -10,6 +10,7 @@ from django.db import OperationalError, connections, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from .clock import backoff, jitter, monotonic
+from .database_errors import codes_of
 from .exceptions import ConnectionBusy
 
 # Seconds to go on trying. Not a setting: rows can be deleted on a site that lacks its settings.
@@ -58,7 +59,7 @@ def retry_on_deadlock(using: str, work: Callable[[], T]) -> T:
         except OperationalError as error:
             if monotonic() >= give_up_at or not is_conflict(error, using):
                 raise
-            is_undone = not _UNDONE.isdisjoint(_codes(error))
+            is_undone = not _UNDONE.isdisjoint(codes_of(error))
         longest = LONGEST_RETRY if is_undone else LONGEST_RETRY_OF_LOCK
         time.sleep(backoff(attempt, first=FIRST_RETRY, longest=longest) * jitter(0.5, 1))
     return work()
@@ -82,7 +83,7 @@ def busy_on_conflict(using: str, work: Callable[[], T]) -> T:
 def is_conflict(error: OperationalError, using: str) -> bool:
     """Whether work has failed only because of others: tried again here, it may succeed."""
     codes = _ROW_LOCKED if connections[using].in_atomic_block else _CONFLICTS
-    return not codes.isdisjoint(_codes(error))
+    return not codes.isdisjoint(codes_of(error))
 
 
 @contextmanager
@@ -194,12 +195,3 @@ class LockingQuerySet(models.QuerySet[Row]):
             skip_locked=features.has_select_for_update_skip_locked,
             no_key=no_key and features.has_select_for_no_key_update,
         )
-
-
-def _codes(error: OperationalError) -> set[object]:
-    cause = error.__cause__
-    if isinstance(cause, sqlite3.Error):
-        # The lowest byte. The others say what was busy, and why.
-        return {getattr(cause, "sqlite_errorcode", 0) & 0xFF}
-    sqlstate = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
-    return {sqlstate, *error.args[:1]}
