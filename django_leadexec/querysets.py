@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.db import models, transaction
@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 
 # How many rows one statement reads, locks or deletes at most.
 CHUNK_SIZE = 500
+T = TypeVar("T")
+
+
+def chunks(keys: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The keys in parts, each small enough for one statement."""
+    for start in range(0, len(keys), CHUNK_SIZE):
+        yield keys[start : start + CHUNK_SIZE]
 
 
 class Status(models.TextChoices):
@@ -148,9 +155,8 @@ class ConnectionQuerySet(AdoptingQuerySet, LeasedQuerySet["LeadExecConnection"])
         keys = sorted(self.values_list("pk", flat=True))
         total: Counter[str] = Counter()
         with writing(self.model, self.db):
-            for start in range(0, len(keys), CHUNK_SIZE):
-                everything = type(self)(self.model, using=self.db)
-                chunk = everything.filter(pk__in=keys[start : start + CHUNK_SIZE])
+            for part in chunks(keys):
+                chunk = type(self)(self.model, using=self.db).filter(pk__in=part)
                 chunk._move_to_outbox(batch)
                 # Rows that were revoked before are not locked yet.
                 with brief_waits(self.db):

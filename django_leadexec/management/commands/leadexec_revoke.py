@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ...conf import get_settings
 from ...mass_revocation import MassRevocation, RevocationReport
-from ...querysets import CHUNK_SIZE
+from ...querysets import chunks
 from ...routing import database_of
 from ...user_names import UserNames
 from ..exit_codes import exit_2_on_failure
@@ -88,8 +88,8 @@ class Command(BaseCommand):
     def _find_users(self, names: list[str], using: str) -> tuple[list[object], int]:
         """The keys of these users, and how many names have none. Each of those is printed."""
         users, keys, unknown = UserNames(using), [], 0
-        for start in range(0, len(names), CHUNK_SIZE):
-            for name, found in users.find(names[start : start + CHUNK_SIZE]).items():
+        for part in chunks(names):
+            for name, found in users.find(part).items():
                 keys += [user.pk for user in found]
                 if not found:
                     unknown += 1
