@@ -19,7 +19,7 @@ from django_leadexec.models import LeadExecConnection, PendingRevocation
 from ..concurrency.threads import begin
 from ..factories import make_connection, make_user, plain
 from ..provider import Provider
-from ..visitor import LOGIN, assert_error, post
+from ..visitor import LOGIN, agree, assert_error, link_shown, post
 from .callers import Caller
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.server]
@@ -114,6 +114,20 @@ class TestLink:
             assert_error(response, 503, "busy")
         assert post(client, "t").json()["status"] == "connected"
         assert plain(rows.get().refresh_token) == "t"
+
+    def test_the_confirm_page_says_so_and_keeps_the_link(
+        self, provider: Provider, client: Client, lock: Callable[[Any], object]
+    ) -> None:
+        post(client, "t")
+        user = make_user()
+        client.force_login(user, backend=LOGIN)
+        link = link_shown(client)
+        with locked(partial(lock, user)):
+            page: Any = begin(lambda: agree(client, link)).result(SOON)
+        assert page.status_code == 503
+        assert "in use just now" in page.content.decode()
+        assert agree(client).status_code == 302
+        assert rows.get().user == user
 
     def test_an_adoption_says_so(self, lock: Callable[[Any], object]) -> None:
         user = make_user()
