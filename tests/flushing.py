@@ -60,7 +60,7 @@ def delete_all(self: Any, style: Any, tables: list[str], **options: bool) -> lis
 def quick_flush() -> Iterator[None]:
     """Empty the tables after a test without a look for all content types and permissions.
 
-    Django would make these anew from all models, which takes longer than most tests do. Here their
+    Django would make these again from all models, which takes longer than most tests do. Here their
     rows stay, and where a test has changed them, they are put back.
     """
     kept = {alias: [Kept(model, alias) for model in MADE_AFTER_MIGRATION] for alias in connections}
