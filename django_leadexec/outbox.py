@@ -27,13 +27,18 @@ FIRST_WAIT = 30
 OVERDUE_AFTER = timedelta(days=30)
 
 
+def overdue_since() -> datetime:
+    """An entry is overdue if its revocation was requested then, or earlier."""
+    return timezone.now() - OVERDUE_AFTER
+
+
 class OutboxQuerySet(LeasedQuerySet["PendingRevocation"]):
     def overdue(self) -> Self:
         """Entries that the provider has not confirmed for 30 days."""
-        return self.filter(requested_at__lte=timezone.now() - OVERDUE_AFTER)
+        return self.filter(requested_at__lte=overdue_since())
 
     def of(self, connection_key: int) -> Self:
-        """What is left to be told about this connection. Only a row put back has two entries."""
+        """The entries of this connection: one, or two if its row was restored from a backup."""
         return self.filter(connection_key=connection_key).order_by("-pk")
 
     @retried_on_deadlock
@@ -125,6 +130,10 @@ class PendingRevocation(GuardedRow):
 
     def __str__(self) -> str:
         return gettext("pending revocation %(number)s") % {"number": self.pk}
+
+    def is_overdue(self) -> bool:
+        """Whether the provider has not confirmed it for 30 days."""
+        return self.requested_at <= overdue_since()
 
     @classmethod
     def of_connection(cls, row: "LeadExecConnection", batch: str, at: datetime) -> Self:

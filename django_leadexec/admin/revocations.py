@@ -9,12 +9,11 @@ from django.contrib.admin.models import CHANGE, DELETION
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from ..leases import writing
-from ..outbox import OVERDUE_AFTER, OutboxQuerySet, PendingRevocation
+from ..outbox import OutboxQuerySet, PendingRevocation
 from ..querysets import chunks
 from ..refresh.chosen import send_chosen
 from .base import ActionAdmin, all_rows, is_confirmed, note_change
@@ -76,8 +75,7 @@ class PendingRevocationAdmin(ActionAdmin[PendingRevocation]):
 
     @admin.display(description=gettext_lazy("state"), ordering="requested_at")
     def state(self, entry: PendingRevocation) -> str:
-        is_overdue = entry.requested_at <= timezone.now() - OVERDUE_AFTER
-        return _("overdue") if is_overdue else _("waiting")
+        return _("overdue") if entry.is_overdue() else _("waiting")
 
     @admin.action(permissions=["try"], description=gettext_lazy("Try now"))
     def try_now(self, request: HttpRequest, queryset: QuerySet[PendingRevocation]) -> None:

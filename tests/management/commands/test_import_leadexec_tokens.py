@@ -113,7 +113,10 @@ def test_a_user_may_be_named_by_another_field(provider: Provider, table: Any) ->
     user = make_user("ada", email="ada@example.org")
     run(table("user,token\nada@example.org,t\n"), user_field="email")
     assert rows.get().user == user
-    assert run(table(CSV), user_field="nickname")[1:] == ("Users have no field 'nickname'.", 2)
+    assert run(table(CSV), user_field="nickname")[1:] == (
+        "Users can't be found by 'nickname': name a column of the user model.",
+        2,
+    )
 
 
 @pytest.mark.parametrize(
