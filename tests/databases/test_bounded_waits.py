@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.db import IntegrityError, OperationalError, connection, transaction
+from django.db import (
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    connection,
+    transaction,
+)
 from django.db.models.signals import post_save
 from django.test import Client
 
@@ -244,7 +250,7 @@ class TestSession:
 
         post_save.connect(cut, sender=LeadExecConnection)
         try:
-            with pytest.raises(OperationalError):
+            with pytest.raises((OperationalError, InterfaceError)):
                 adopt(make_user())
         finally:
             post_save.disconnect(cut, sender=LeadExecConnection)
