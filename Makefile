@@ -147,7 +147,7 @@ lock: venv-dev ## Write the constraints files again, with the newest versions
 			--custom-compile-command 'make lock' -o constraints/py3$$minor.txt || exit 1; \
 	done
 
-bench: venv-dev ## Measure, on a quiet machine, for half an hour (make bench ARGS=--quick)
+bench: venv-dev ## Measure, on a quiet machine, for three quarters of an hour (make bench ARGS=--quick)
 	@$(python) -m benchmarks $(ARGS)
 
 clean: ## Remove what make has made, but not the demo's data

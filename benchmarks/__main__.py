@@ -30,7 +30,7 @@ ON_EACH = {
 }
 # In this order: the claims give back what they take, the runs do not.
 ON_TABLES = {"claim": tables.claim, "memory": tables.memory}
-NAMES = ("capacity", *ON_EACH, *ON_TABLES)
+NAMES = ("capacity", "imports", *ON_EACH, *ON_TABLES)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -101,6 +101,10 @@ def _flags(arguments: Sequence[str]) -> argparse.Namespace:
 def _rows(size: measures.Size, names: Sequence[str], vendors: Sequence[str]) -> Iterator[Row]:
     if "capacity" in names:
         yield from tables.capacity(size)
+    if "imports" in names:
+        # On one alone: what it is about lies in the process, not in the database.
+        for vendor in vendors[:1]:
+            yield from tables.imports(size, vendor)
     for name, measure in ON_EACH.items():
         for vendor in vendors if name in names else ():
             yield from measure(size, vendor)

@@ -112,6 +112,33 @@ def memory(size: Size, vendor: str, made: Sequence[tuple[str, str]]) -> Iterator
     )
 
 
+def imports(size: Size, vendor: str) -> Iterator[Row]:
+    """Peak memory of an import of many rows ÷ the same of a tenth of them.
+
+    One pair: the larger import takes minutes, and a peak of memory hardly varies.
+    """
+    alias, (few, many, _most) = f"{vendor}_work", size.rows
+
+    def run(rows: int) -> Result:
+        with Worker("imports", alias, stand_in.url, rows=rows) as worker:
+            return worker.run()
+
+    with database(alias, DUE, 0), StandIn(0) as stand_in:
+        pairs = [(run(many), run(few))]
+    yield Row.of(
+        "imports",
+        f"peak memory of an import, {many:,} rows ÷ {few:,}",
+        f"{TITLES[vendor]}, 8 workers",
+        ratios(pairs, _peak),
+        {
+            "peak MiB": both(pairs, _peak),
+            "rows/s": both(pairs, speed),
+            "CPU s/1000": both(pairs, cost),
+        },
+        "<= 1.1",
+    )
+
+
 def capacity(size: Size) -> Iterator[Row]:
     """What the stand-in can do ÷ what the bare pool asks of it."""
     calls = size.tokens(0, 16) * 5

@@ -9,6 +9,8 @@ import os
 import resource
 import statistics
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -82,6 +84,37 @@ def peers(*, tokens: int) -> Task:
         return {"count": tokens}
 
     return run
+
+
+def imports(*, rows: int) -> Task:
+    """The import command's engine, on a file of new tokens. It writes the file first."""
+    from django.contrib.auth import get_user_model
+
+    from django_leadexec.importing import Importer, ImportOptions, TokenFile
+
+    names = list(get_user_model().objects.values_list("username", flat=True))
+    options = ImportOptions(using="default", user_field="username")
+
+    def run() -> Result:
+        stop = threading.Event()
+        importer = Importer(options, _fail, stop)
+        file.seek(0)
+        importer.run(TokenFile(file, "csv", importer.complain, stop))
+        if importer.tally.imported != rows:
+            raise RuntimeError(f"The import did not take {rows}: {importer.tally}")
+        return {"count": rows}
+
+    file = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - until the process ends
+    file.write("user,token,account\n")
+    for number in range(rows):
+        # An account of its own, so that a user can have several connections.
+        name = f"{rows}-{number}"
+        file.write(f"{names[number % len(names)]},token-{name},account-{name}\n")
+    return run
+
+
+def _fail(line: int, reason: str) -> None:
+    raise RuntimeError(f"Line {line}: {reason}")
 
 
 def claim(*, ahead: float, times: int) -> Task:
@@ -172,7 +205,20 @@ def _repeated(act: Callable[[], object], times: int) -> Task:
     return run
 
 
-TASKS = (engine, pool, peers, claim, plans, profile, watch, row, stored_token, button, load)
+TASKS = (
+    engine,
+    pool,
+    peers,
+    imports,
+    claim,
+    plans,
+    profile,
+    watch,
+    row,
+    stored_token,
+    button,
+    load,
+)
 
 
 def peak_memory() -> float:

@@ -28,8 +28,8 @@ def adopt(
     else the connection is due at once, and the next refresh tells whether the token is good.
     A token that is on file for this user and application is left as it is, and nobody is asked.
     Raises ValueError for what can be no refresh token, ConnectionConflict if it is another user's,
-    RevocationPending if it is in the outbox, AuthorizationRejected if the provider refuses it, and
-    ProviderUnavailable.
+    RevocationPending if it is in the outbox, AuthorizationRejected if the provider refuses it,
+    ProviderUnavailable, ConnectionBusy, and UnstorableAccount.
     """
     token = Secret.of(refresh_token)
     del refresh_token

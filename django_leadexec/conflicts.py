@@ -2,16 +2,22 @@
 
 import sqlite3
 import time
-from collections.abc import Callable
-from typing import Self, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import Any, Self, TypeVar
 
 from django.db import OperationalError, connections, models, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from .clock import backoff, jitter, monotonic
+from .database_errors import codes_of
 from .exceptions import ConnectionBusy
 
 # Seconds to go on trying. Not a setting: rows can be deleted on a site that lacks its settings.
 LOCK_PATIENCE = 10.0
+# Seconds that one statement waits for a lock that can't be skipped, before its transaction is tried
+# again. PostgreSQL needs one second to notice a deadlock.
+LOCK_WAIT = 2
 # Seconds between two tries to take or to write rows in bulk that others have locked.
 LOCK_INTERVAL = 0.25
 # How often a transaction is tried at most. The waits for a lock add up to about LOCK_PATIENCE.
@@ -53,7 +59,7 @@ def retry_on_deadlock(using: str, work: Callable[[], T]) -> T:
         except OperationalError as error:
             if monotonic() >= give_up_at or not is_conflict(error, using):
                 raise
-            is_undone = not _UNDONE.isdisjoint(_codes(error))
+            is_undone = not _UNDONE.isdisjoint(codes_of(error))
         longest = LONGEST_RETRY if is_undone else LONGEST_RETRY_OF_LOCK
         time.sleep(backoff(attempt, first=FIRST_RETRY, longest=longest) * jitter(0.5, 1))
     return work()
@@ -77,7 +83,76 @@ def busy_on_conflict(using: str, work: Callable[[], T]) -> T:
 def is_conflict(error: OperationalError, using: str) -> bool:
     """Whether work has failed only because of others: tried again here, it may succeed."""
     codes = _ROW_LOCKED if connections[using].in_atomic_block else _CONFLICTS
-    return not codes.isdisjoint(_codes(error))
+    return not codes.isdisjoint(codes_of(error))
+
+
+@contextmanager
+def brief_waits(using: str) -> Iterator[None]:
+    """Let no statement wait longer than LOCK_WAIT for a lock, or than the site lets it.
+
+    For what can neither skip a lock nor fail at once: an INSERT waits for whoever stores the same,
+    and for the row that it refers to. Call it inside a transaction. Afterwards the session has its
+    own value back. PostgreSQL checks foreign keys at the commit, so there a transaction of ours
+    keeps the short wait until its end, and with it the value ends.
+    """
+    database = connections[using]
+    if database.vendor == "postgresql":
+        with _brief_waits_of_postgresql(database):
+            yield
+    elif database.vendor == "mysql":
+        with _brief_waits_of_mysql(database):
+            yield
+    else:
+        yield
+
+
+@contextmanager
+def _brief_waits_of_postgresql(database: BaseDatabaseWrapper) -> Iterator[None]:
+    is_callers = bool(database.savepoint_ids)
+    with database.cursor() as cursor:
+        # In milliseconds. 0 stands for no end. LEAST ignores NULL.
+        cursor.execute(
+            "SELECT current_setting('lock_timeout'), set_config('lock_timeout', (1000 * EXTRACT("
+            "epoch FROM LEAST(%s, NULLIF(current_setting('lock_timeout')::interval, '0'))"
+            ")::numeric)::int::text, true)",
+            [f"{LOCK_WAIT} s"],
+        )
+        (own, _brief) = cursor.fetchone()
+    yield
+    # After an error the rollback does it.
+    if is_callers:
+        with database.cursor() as cursor:
+            cursor.execute("SELECT set_config('lock_timeout', %s, true)", [own])
+
+
+@contextmanager
+def _brief_waits_of_mysql(database: BaseDatabaseWrapper) -> Iterator[None]:
+    with database.cursor() as cursor:
+        cursor.execute("SELECT @@innodb_lock_wait_timeout")
+        (own,) = cursor.fetchone()
+    try:
+        with database.cursor() as cursor:
+            cursor.execute("SET SESSION innodb_lock_wait_timeout = %s", [min(own, LOCK_WAIT)])
+        yield
+    finally:
+        _set_wait_of_mysql(database, own)
+
+
+def _set_wait_of_mysql(database: BaseDatabaseWrapper, seconds: int) -> None:
+    # Not by Django's cursor, which refuses after an error. A connection that is gone needs none.
+    if database.connection is not None:
+        driver: Any = database.Database  # type: ignore[attr-defined]
+        with suppress(driver.Error), database.connection.cursor() as cursor:
+            cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {seconds:d}")
+
+
+def waits_of_skipping(using: str) -> AbstractContextManager[None]:
+    """``brief_waits`` where the database can't skip what others have locked; else nothing.
+
+    For transactions that read ``unlocked()`` rows, or have claims to write.
+    """
+    can_skip = connections[using].features.has_select_for_update_skip_locked
+    return nullcontext() if can_skip else brief_waits(using)
 
 
 class LockingQuerySet(models.QuerySet[Row]):
@@ -110,7 +185,8 @@ class LockingQuerySet(models.QuerySet[Row]):
         """Lock the rows when they are read, inside ``writing()``, and leave out those others have.
 
         ``no_key``: the columns of unique indexes stay as they are. Rows of other tables may then
-        refer to these rows meanwhile. A database without SKIP LOCKED waits for the others.
+        refer to these rows meanwhile. A database without SKIP LOCKED waits for the others:
+        ``waits_of_skipping`` keeps that short.
         """
         features = connections[self.db].features
         if not features.has_select_for_update:
@@ -119,12 +195,3 @@ class LockingQuerySet(models.QuerySet[Row]):
             skip_locked=features.has_select_for_update_skip_locked,
             no_key=no_key and features.has_select_for_no_key_update,
         )
-
-
-def _codes(error: OperationalError) -> set[object]:
-    cause = error.__cause__
-    if isinstance(cause, sqlite3.Error):
-        # The lowest byte. The others say what was busy, and why.
-        return {getattr(cause, "sqlite_errorcode", 0) & 0xFF}
-    sqlstate = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
-    return {sqlstate, *error.args[:1]}

@@ -28,6 +28,11 @@ class ConnectionConflict(LeadExecError):
     """The token, or the LeadExec account behind it, belongs to another user of this site."""
 
 
+class UnstorableAccount(LeadExecError):
+    """The database can't hold what names the LeadExec account: it is too long, or its table has an
+    older character set, such as latin1. Nothing is stored."""
+
+
 class DecryptionFailed(LeadExecError):
     """Stored ciphertext opens with none of ``ENCRYPTION_KEYS``. It is left as it is."""
 

@@ -19,7 +19,8 @@ class GuardedRow(Leased):
     free_columns: ClassVar[frozenset[str]]
     # Attributes as they were loaded or written last: their names, and their values.
     _stored: tuple[tuple[str, ...], tuple[Any, ...]] = ((), ())
-    # Whether all of them were read. What was written may be rolled back.
+    # Whether `_stored` is what the database returned. False after a write, which may be rolled
+    # back.
     _is_as_read: bool = False
 
     class Meta:

@@ -22,7 +22,7 @@ from . import steps
 from .claims import Claim
 from .clock import monotonic
 from .columns import columns
-from .conflicts import LockingQuerySet, is_conflict, retry_on_deadlock
+from .conflicts import LockingQuerySet, is_conflict, retry_on_deadlock, waits_of_skipping
 
 # Seconds by which the clocks of two machines may differ.
 CLOCK_SKEW = 5
@@ -59,7 +59,7 @@ def writing(model: type[Leased], using: str) -> Iterator[None]:
     On SQLite it takes the write lock first. A SQLite transaction that begins with a read cannot
     wait for the lock later: it fails at once if somebody else has written in between.
     """
-    with transaction.atomic(using=using):
+    with transaction.atomic(using=using), waits_of_skipping(using):
         if not connections[using].features.has_select_for_update:
             model._base_manager.using(using).filter(pk=0).update(lease_until=0)
         yield
@@ -181,7 +181,7 @@ class LeasedQuerySet(LockingQuerySet[Row]):
     @retried_on_deadlock
     def _release(self, claims: Sequence[Claim[Row]]) -> list[Claim[Row]]:
         """Returns the claims on rows that somebody else has locked. Nothing is done about these."""
-        with transaction.atomic(using=self.db):
+        with transaction.atomic(using=self.db), waits_of_skipping(self.db):
             locked = self.lock_or_skip(claims)
             by_lease: dict[str, list[Row]] = {}
             for claim in claims:
@@ -194,7 +194,8 @@ class LeasedQuerySet(LockingQuerySet[Row]):
     def lock_or_skip(self, claims: Sequence[Claim[Row]]) -> list[Claim[Row]]:
         """Lock the rows of these claims. Returns the claims on rows that somebody else has locked.
 
-        Call it inside a transaction. A database without SKIP LOCKED locks and skips nothing.
+        Call it inside a transaction with ``waits_of_skipping``. A database without SKIP LOCKED
+        locks and skips nothing.
         """
         if not connections[self.db].features.has_select_for_update_skip_locked:
             return []

@@ -4,13 +4,14 @@ import time
 from collections.abc import Callable
 
 from django.contrib.auth.models import AbstractBaseUser
-from django.db import IntegrityError
+from django.db import DatabaseError, IntegrityError
 from django.utils import timezone
 
 from . import crypto, signals
 from .clock import from_timestamp, jitter
-from .conflicts import busy_on_conflict
-from .exceptions import ConnectionConflict, RevocationPending
+from .conflicts import brief_waits, busy_on_conflict
+from .database_errors import is_unstorable
+from .exceptions import ConnectionConflict, RevocationPending, UnstorableAccount
 from .leases import writing
 from .models import LeadExecConnection, PendingRevocation
 from .secret import Secret
@@ -61,7 +62,8 @@ def link(
     ``expires_at`` is in seconds since the epoch. Without an access token the row is due at once.
     Call it inside ``writing()``, or by ``store()``.
     Raises ConnectionConflict if the token or the account is another user's, RevocationPending if
-    the token is in the outbox, IntegrityError if somebody else stores the same at this moment.
+    the token is in the outbox, UnstorableAccount if no such text fits into the database,
+    IntegrityError if somebody else stores the same at this moment.
     """
     manager = LeadExecConnection.objects.using(using)
     refresh_token = Secret.of(refresh_token)
@@ -90,7 +92,7 @@ def link(
     row = of_identity or of_token or LeadExecConnection(user_id=user.pk)
     is_same_token = of_token is not None and of_token.pk == row.pk
     if of_token and not is_same_token:
-        # The row keeps its token under another row's key, so nothing is left to be revoked.
+        # The token goes on in the other row, so there is nothing to revoke.
         manager.filter(pk=of_token.pk).erase(timezone.now())
     if not is_same_token:
         # Whoever holds the lease is asking about the token that is replaced here. With the same
@@ -102,7 +104,8 @@ def link(
         row.record_unverified()
     elif not (is_same_token and _outlives(row, expires_at)):
         row.record_success(access_token, expires_at)
-    _save_linked(row, refresh_token, using)
+    with brief_waits(using):
+        _save_linked(row, refresh_token, using)
     signals.send_after_commit(signals.connection_authorized, row)
     return row
 
@@ -139,7 +142,8 @@ def _correct_identity(row: LeadExecConnection, using: str) -> None:
     if rows.filter(identity=identity).exists():
         # The other user has a connection of their own as well. Both stay.
         identity = crypto.identity(row.app_id, "row", str(row.pk))
-    rows.filter(pk=row.pk).write(identity=identity)
+    with brief_waits(using):
+        rows.filter(pk=row.pk).write(identity=identity)
 
 
 def _save_linked(row: LeadExecConnection, refresh_token: Secret, using: str) -> None:
@@ -149,7 +153,15 @@ def _save_linked(row: LeadExecConnection, refresh_token: Secret, using: str) -> 
     # would then store another fingerprint of the same token. So each process first stores the
     # smallest of the fingerprints, which is the same for both, and the unique index stops one.
     row.fingerprint = min(fingerprints)
-    row.store(using=using)
+    try:
+        row.store(using=using)
+    except DatabaseError as error:
+        if not is_unstorable(error):
+            raise
+        raise UnstorableAccount(
+            "The database can't hold the account of this connection: it is too long, or the "
+            "table's character set lacks some of its characters."
+        ) from error
     if len(fingerprints) > 1:
         manager = LeadExecConnection.objects.using(using)
         if manager.holding(refresh_token).exclude(pk=row.pk).locked().first():

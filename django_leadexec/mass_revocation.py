@@ -12,7 +12,7 @@ from .conflicts import LOCK_INTERVAL, LOCK_PATIENCE, retry_on_deadlock
 from .leases import writing
 from .models import LeadExecConnection, PendingRevocation
 from .outbox import OutboxQuerySet
-from .querysets import CHUNK_SIZE, ConnectionQuerySet, RevokedBatch
+from .querysets import CHUNK_SIZE, ConnectionQuerySet, RevokedBatch, chunks
 from .refresh import Options, Refresher
 
 
@@ -89,13 +89,8 @@ class MassRevocation:
         if self.user_keys is None:
             yield rows
         else:
-            for keys in self._chunks_of_users():
+            for keys in chunks(self.user_keys):
                 yield rows.filter(user__in=keys)
-
-    def _chunks_of_users(self) -> Iterator[list[Any]]:
-        keys = self.user_keys or []
-        for start in range(0, len(keys), CHUNK_SIZE):
-            yield keys[start : start + CHUNK_SIZE]
 
     def _revoke(self, rows: ConnectionQuerySet) -> int:
         """Revoke in transactions of a few hundred rows each, so that no lock is held for long."""
@@ -147,6 +142,6 @@ class MassRevocation:
         yield outbox.filter(batch=self._batch_name)
         earlier = outbox.exclude(batch=self._batch_name)
         connections = LeadExecConnection.objects.using(self.using)
-        for keys in self._chunks_of_users():
+        for keys in chunks(self.user_keys):
             theirs = connections.filter(user__in=keys)
             yield earlier.filter(connection_key__in=theirs.values("pk"))

@@ -37,10 +37,11 @@ from .secret import Secret
 
 __all__ = ["ConnectionQuerySet", "LeadExecConnection", "PendingRevocation"]
 
-# Seconds before a refresh that has failed is tried again; the wait then doubles, up to the most.
+# Seconds before a refresh that has failed is tried again. The wait doubles with each failure.
 FIRST_WAIT = 30
+# Seconds that this wait has at most.
 LONGEST_WAIT = 900
-# Seconds before a connection that was rejected is asked about again; later it is once a day.
+# Seconds before a connection that was rejected is asked about again. Later it is once a day.
 FIRST_WAIT_AFTER_REFUSAL = 3_600
 # How long the provider has to refuse a connection before it is revoked here.
 REJECTED_FOR = timedelta(days=30)

@@ -12,6 +12,7 @@ from .claims import Claim
 from .clock import backoff, jitter, seconds_from_now
 from .columns import columns
 from .conf import DAY
+from .conflicts import waits_of_skipping
 from .crypto import UNREADABLE
 from .fields import EncryptedTextField, storable
 from .guarded import GuardedRow
@@ -26,15 +27,20 @@ FIRST_WAIT = 30
 OVERDUE_AFTER = timedelta(days=30)
 
 
+def overdue_since() -> datetime:
+    """An entry is overdue if its revocation was requested then, or earlier."""
+    return timezone.now() - OVERDUE_AFTER
+
+
 class OutboxQuerySet(LeasedQuerySet["PendingRevocation"]):
     """Finds the entries that are due, and writes them only under the lease they were taken with."""
 
     def overdue(self) -> Self:
         """Entries that the provider has not confirmed for 30 days."""
-        return self.filter(requested_at__lte=timezone.now() - OVERDUE_AFTER)
+        return self.filter(requested_at__lte=overdue_since())
 
     def of(self, connection_key: int) -> Self:
-        """What is left to be told about this connection. Only a row put back has two entries."""
+        """The entries of this connection: one, or two if its row was restored from a backup."""
         return self.filter(connection_key=connection_key).order_by("-pk")
 
     @retried_on_deadlock
@@ -44,7 +50,7 @@ class OutboxQuerySet(LeasedQuerySet["PendingRevocation"]):
         False if somebody else has locked the entry, so that nothing was done.
         """
         entry = claim.row
-        with transaction.atomic(using=self.db):
+        with transaction.atomic(using=self.db), waits_of_skipping(self.db):
             if self.lock_or_skip([claim]):
                 return False
             still_ours = self.with_keys_of([entry]).filter(lease_id=claim.lease_id)
@@ -126,6 +132,10 @@ class PendingRevocation(GuardedRow):
 
     def __str__(self) -> str:
         return gettext("pending revocation %(number)s") % {"number": self.pk}
+
+    def is_overdue(self) -> bool:
+        """Whether the provider has not confirmed it for 30 days."""
+        return self.requested_at <= overdue_since()
 
     @classmethod
     def of_connection(cls, row: "LeadExecConnection", batch: str, at: datetime) -> Self:

@@ -1,13 +1,14 @@
 """Which connection a user means when they disconnect."""
 
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+from django.db.models import BigIntegerField
 
 from .models import LeadExecConnection
 from .querysets import ConnectionQuerySet
 from .routing import database_of
 
-# A key of more digits than this fits into no column.
-MAX_DIGITS = 18
+# The largest key that fits into the column. It has 19 digits.
+MAX_KEY: int = BigIntegerField.MAX_BIGINT
 NO_KEY: tuple[object, ...] = (None, "")
 
 
@@ -41,5 +42,6 @@ def _rows_of(user: AbstractBaseUser | AnonymousUser) -> ConnectionQuerySet:
 
 def _with_key(rows: ConnectionQuerySet, key: object) -> ConnectionQuerySet:
     text = str(key)
-    is_key = text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
-    return rows.filter(pk=text) if is_key else rows.none()
+    # First the length: Python reads no number of thousands of digits.
+    is_short = text.isascii() and text.isdigit() and len(text) <= len(str(MAX_KEY))
+    return rows.filter(pk=text) if is_short and int(text) <= MAX_KEY else rows.none()

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.db import models, transaction
@@ -17,6 +17,7 @@ from . import crypto, signals
 from .actions import AdoptingQuerySet
 from .claims import Claim, Unwritten
 from .clock import seconds_from_now
+from .conflicts import brief_waits, waits_of_skipping
 from .leases import LeasedQuerySet, released, retried_on_deadlock, writing
 from .outbox import OutboxQuerySet, PendingRevocation
 from .secret import Secret
@@ -26,6 +27,13 @@ if TYPE_CHECKING:
 
 # How many rows one statement reads, locks or deletes at most.
 CHUNK_SIZE = 500
+T = TypeVar("T")
+
+
+def chunks(keys: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The keys in parts, each small enough for one statement."""
+    for start in range(0, len(keys), CHUNK_SIZE):
+        yield keys[start : start + CHUNK_SIZE]
 
 
 class Status(models.TextChoices):
@@ -149,11 +157,12 @@ class ConnectionQuerySet(AdoptingQuerySet, LeasedQuerySet["LeadExecConnection"])
         keys = sorted(self.values_list("pk", flat=True))
         total: Counter[str] = Counter()
         with writing(self.model, self.db):
-            for start in range(0, len(keys), CHUNK_SIZE):
-                everything = type(self)(self.model, using=self.db)
-                chunk = everything.filter(pk__in=keys[start : start + CHUNK_SIZE])
+            for part in chunks(keys):
+                chunk = type(self)(self.model, using=self.db).filter(pk__in=part)
                 chunk._move_to_outbox(batch)
-                total.update(super(ConnectionQuerySet, chunk).delete()[1])
+                # Rows that were revoked before are not locked yet.
+                with brief_waits(self.db):
+                    total.update(super(ConnectionQuerySet, chunk).delete()[1])
         return batch, (total.total(), dict(total))
 
     revoke_and_delete.queryset_only = True  # type: ignore[attr-defined]
@@ -190,7 +199,7 @@ class ConnectionQuerySet(AdoptingQuerySet, LeasedQuerySet["LeadExecConnection"])
         if not claims:
             return Unwritten()
         mark = released()
-        with transaction.atomic(using=self.db):
+        with transaction.atomic(using=self.db), waits_of_skipping(self.db):
             locked = self.lock_or_skip(claims)
             mine = [claim for claim in claims if claim not in locked] if locked else claims
             written = self.guarded_update(mine, self.model.WRITTEN_UNDER_LEASE, mark) if mine else 0

@@ -22,6 +22,7 @@ from .exceptions import (
     ProviderUnavailable,
     RevocationPending,
     SignInForbidden,
+    UnstorableAccount,
 )
 from .request_body import BodyTooLarge, MalformedBody
 from .throttle import Throttled
@@ -41,6 +42,12 @@ class ErrorAnswer(NamedTuple):
 
 MALFORMED = ErrorAnswer(
     400, "malformed", gettext_lazy("The page sent something that can't be read.")
+)
+
+UNAVAILABLE = ErrorAnswer(
+    502,
+    "unavailable",
+    gettext_lazy("LeadExec does not answer as it should. Please try again in a minute."),
 )
 
 # The answer to each error. A class stands before those that it inherits from.
@@ -100,11 +107,9 @@ ERRORS: dict[type[LeadExecError], ErrorAnswer] = {
         "busy",
         gettext_lazy("This connection is in use just now. Please try again in a minute."),
     ),
-    ProviderUnavailable: ErrorAnswer(
-        502,
-        "unavailable",
-        gettext_lazy("LeadExec does not answer as it should. Please try again in a minute."),
-    ),
+    ProviderUnavailable: UNAVAILABLE,
+    # As for any other account of IDENTIFY's that is of no use.
+    UnstorableAccount: UNAVAILABLE,
 }
 
 

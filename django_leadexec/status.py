@@ -9,7 +9,7 @@ from django.utils import timezone
 from .conf import get_settings
 from .crypto import UNREADABLE
 from .models import LeadExecConnection, PendingRevocation
-from .outbox import OVERDUE_AFTER
+from .outbox import overdue_since
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def read_status(using: str) -> Status:
     )
     outbox = PendingRevocation.objects.using(using).aggregate(
         count=Count("pk"),
-        overdue=Count("pk", filter=Q(requested_at__lte=now - OVERDUE_AFTER)),
+        overdue=Count("pk", filter=Q(requested_at__lte=overdue_since())),
         unreadable=Count("pk", filter=Q(last_error__endswith=UNREADABLE)),
         since=Min("requested_at"),
     )

@@ -1,13 +1,16 @@
 """Finds the site's users by what files and command lines call them."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AbstractBaseUser
 from django.core.exceptions import FieldDoesNotExist, FieldError, ValidationError
+from django.db import DatabaseError
 from django.db.models import Field, ForeignKey
+
+from .database_errors import is_unstorable
 
 
 class UnknownField(ValueError):
@@ -43,15 +46,27 @@ class UserNames:
     def find(self, names: Iterable[str]) -> dict[str, list[AbstractBaseUser]]:
         """The users of each name, in one query: none, one, or more where names aren't unique.
 
-        Only their keys are loaded.
+        Only their keys are loaded. If the column's character set lacks one of these names, it is
+        a query for each.
         """
         values = {name: self._value_of(name) for name in names}
         wanted = {value for value in values.values() if value is not None}
         found: dict[Any, list[AbstractBaseUser]] = defaultdict(list)
-        condition = {f"{self._field.name}__in": wanted}
-        for user in self._users.filter(**condition).only(self._field.attname):
+        for user in self._having(wanted):
             found[getattr(user, self._field.attname)].append(user)
         return {name: found.get(value, []) for name, value in values.items()}
+
+    def _having(self, wanted: Collection[Any]) -> list[AbstractBaseUser]:
+        condition = {f"{self._field.name}__in": wanted}
+        try:
+            return list(self._users.filter(**condition).only(self._field.attname))
+        except DatabaseError as error:
+            if not is_unstorable(error):
+                raise
+        # What the column can't hold is in no row.
+        if len(wanted) == 1:
+            return []
+        return [user for value in wanted for user in self._having([value])]
 
     def _value_of(self, name: str) -> Any:
         """What the column holds for that name; None if it can't hold it."""

@@ -161,8 +161,8 @@ def confirm(request: HttpRequest) -> HttpResponseBase:
         outcome = authorization.confirm(waiting, user, lambda: throttle.consume(request))
     except (ProviderUnavailable, throttle.Throttled) as error:
         # The link goes on waiting, so that the visitor can try again.
-        status = 429 if isinstance(error, throttle.Throttled) else 503
-        response = _confirm_page(request, waiting, str(read_error(error).message), status)
+        found = read_error(error)
+        response = _confirm_page(request, waiting, str(found.message), found.status)
         set_retry_after(response, error)
         return response
     except LeadExecError as error:

@@ -35,3 +35,7 @@ def hand_out_an_existing_user(account_id: str, session: LeadExecSession) -> Any:
 
 def make_a_superuser(account_id: str, session: LeadExecSession) -> Any:
     return get_user_model().objects.create_superuser(f"root of {account_id}")
+
+
+def answer_in_polish(session: LeadExecSession) -> Any:
+    return "Łódź Realty 🙂"

@@ -28,6 +28,7 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
 from django_leadexec.admin import LeadExecConnectionAdmin, PendingRevocationAdmin
+from django_leadexec.admin.base import ActionAdmin
 from django_leadexec.models import LeadExecConnection, PendingRevocation
 from django_leadexec.refresh import Refresher, Report, chosen
 
@@ -668,6 +669,58 @@ def test_a_ticked_connection_that_left_the_filter_meanwhile_is_still_dealt_with(
         "LeadExec has confirmed 1 revocation. 1 connection was revoked already."
     ]
     assert statuses() == ["revoked", "revoked"]
+
+
+def change_once_logged(monkeypatch: pytest.MonkeyPatch, change: Callable[[], object]) -> None:
+    """Have others change rows between the log's entries and what they are about."""
+    log = ActionAdmin.log
+
+    def log_and_change(self: Any, *args: Any) -> int:
+        count = log(self, *args)
+        change()
+        return count
+
+    monkeypatch.setattr(ActionAdmin, "log", log_and_change)
+
+
+def logged() -> set[str | None]:
+    return set(LogEntry.objects.values_list("object_id", flat=True))
+
+
+def test_exactly_what_is_logged_is_deleted(
+    root: Client, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, outside = make_connection("in"), make_connection("out", status="rejected")
+
+    def swap() -> None:
+        for row, status in ((inside, "rejected"), (outside, "active")):
+            LeadExecConnection.objects.filter(pk=row.pk).write(status=status)
+
+    change_once_logged(monkeypatch, swap)
+    response = post_action(root, DELETE, url=f"{LIST}?status__exact=active", across=True)
+    assert "1 connection is deleted." in messages_of(response)
+    assert logged() == {str(inside.pk)}
+    assert LeadExecConnection.objects.get() == outside
+
+
+def test_exactly_the_revocations_that_are_logged_are_sent(
+    root: Client, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for token in ("in", "out"):
+        make_connection(token).user.delete()
+    inside, outside = PendingRevocation.objects.order_by("pk")
+    old = timezone.now() - timedelta(days=31)
+    PendingRevocation.objects.filter(pk=inside.pk).update(requested_at=old)
+
+    def swap() -> None:
+        PendingRevocation.objects.filter(pk=inside.pk).update(requested_at=timezone.now())
+        PendingRevocation.objects.filter(pk=outside.pk).update(requested_at=old)
+
+    change_once_logged(monkeypatch, swap)
+    response = post_action(root, TRY, url=f"{OUTBOX}?overdue=yes", across=True)
+    assert messages_of(response) == ["LeadExec has confirmed 1 revocation."]
+    assert logged() == {str(inside.pk)}
+    assert provider.revoked == {"in"}
 
 
 def test_nothing_is_asked_where_nothing_is_left_to_revoke(root: Client) -> None:

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 RUN = f"test-{os.getpid()}"
 ROWS = {
     "capacity": 1,
+    "imports": 1,
     "engine": 3,
     "peers": 2,
     "processes": 2,

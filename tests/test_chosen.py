@@ -8,6 +8,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from django_leadexec.models import LeadExecConnection, PendingRevocation
+from django_leadexec.outbox import OutboxQuerySet
 from django_leadexec.refresh import chosen
 from django_leadexec.refresh.chosen import ChosenReport, refresh_chosen, send_batch, send_chosen
 
@@ -18,6 +19,12 @@ from .provider import Provider
 pytestmark = pytest.mark.django_db(transaction=True)
 
 SECONDS = 30
+
+
+def send(entries: OutboxQuerySet) -> tuple[int, int]:
+    """Send what a person has selected in the admin."""
+    keys = list(entries.order_by("requested_at", "pk").values_list("pk", flat=True))
+    return send_chosen(keys, "default", SECONDS)
 
 
 def make_entries(count: int) -> None:
@@ -70,7 +77,7 @@ def test_a_faulty_configuration_is_an_error(settings: Settings) -> None:
     with pytest.raises(ImproperlyConfigured):
         refresh_chosen(LeadExecConnection.objects.all(), SECONDS)
     with pytest.raises(ImproperlyConfigured):
-        send_chosen(PendingRevocation.objects.all(), SECONDS)
+        send(PendingRevocation.objects.all())
 
 
 def test_a_batch_is_sent_and_no_entry_but_its_own(provider: Provider) -> None:
@@ -87,7 +94,7 @@ def test_a_batch_is_sent_and_no_entry_but_its_own(provider: Provider) -> None:
 def test_selected_revocations_are_sent_before_they_are_due(provider: Provider) -> None:
     make_entries(3)
     first = PendingRevocation.objects.order_by("pk")[0]
-    assert send_chosen(PendingRevocation.objects.filter(pk=first.pk), SECONDS) == (1, 0)
+    assert send(PendingRevocation.objects.filter(pk=first.pk)) == (1, 0)
     assert PendingRevocation.objects.count() == 2
     assert due_count() == 0
 
@@ -95,7 +102,7 @@ def test_selected_revocations_are_sent_before_they_are_due(provider: Provider) -
 def test_a_selection_by_the_time_of_the_next_try_is_sent_whole(provider: Provider) -> None:
     make_entries(3)
     waiting = PendingRevocation.objects.filter(retry_after__gt=timezone.now())
-    assert send_chosen(waiting, SECONDS) == (3, 0)
+    assert send(waiting) == (3, 0)
 
 
 def test_what_is_too_much_for_the_time_is_left_due_with_the_oldest_sent(
@@ -107,7 +114,7 @@ def test_what_is_too_much_for_the_time_is_left_due_with_the_oldest_sent(
     PendingRevocation.objects.filter(pk=oldest.pk).update(
         requested_at=timezone.now() - timedelta(days=40)
     )
-    assert send_chosen(PendingRevocation.objects.all(), SECONDS) == (2, 2)
+    assert send(PendingRevocation.objects.all()) == (2, 2)
     assert not PendingRevocation.objects.filter(pk=oldest.pk).exists()
     assert due_count() == 2
 
@@ -115,5 +122,5 @@ def test_what_is_too_much_for_the_time_is_left_due_with_the_oldest_sent(
 def test_a_revocation_that_another_worker_holds_is_left_to_it(provider: Provider) -> None:
     make_entries(1)
     PendingRevocation.objects.order_by("pk").claim(1, 60)
-    assert send_chosen(PendingRevocation.objects.all(), SECONDS) == (0, 1)
+    assert send(PendingRevocation.objects.all()) == (0, 1)
     assert not provider.calls

@@ -4,21 +4,28 @@ A data migration, a script, an inline in an admin, a tool that merges users: eac
 right or an error that says so.
 """
 
+import io
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import django
 import pytest
 from cryptography.fernet import Fernet
+from django.contrib.auth import get_user_model
 from django.core import serializers
 from django.core.exceptions import FieldError
+from django.core.management import CommandError, call_command
 from django.db import DatabaseError, IntegrityError, connection, models, transaction
 from django.db.migrations.executor import MigrationExecutor
 from django.forms import inlineformset_factory
+from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
 from django_leadexec import crypto, rotation
+from django_leadexec.exceptions import UnstorableAccount
 from django_leadexec.linking import link, store
 from django_leadexec.models import LeadExecConnection, PendingRevocation
 from django_leadexec.refresh import Options, Refresher
@@ -26,6 +33,7 @@ from django_leadexec.refresh import Options, Refresher
 from . import provider as stand_in
 from .factories import make_connection, make_user, plain
 from .provider import Provider, unavailable
+from .visitor import LOGIN, assert_error, post
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -502,19 +510,109 @@ def test_nothing_that_the_provider_says_makes_a_write_fail(words: str) -> None:
     assert len(stored) <= 255
 
 
+# A MySQL table of another character set
+
+WORDS = "größe ✓ 日本語 🙂"
+
+
+@pytest.fixture(params=["latin1", "utf8mb3"])
+def old_charset(request: pytest.FixtureRequest) -> Iterator[Callable[..., None]]:
+    """Gives a text column of a model an older character set, until the test is over."""
+    changed: list[tuple[type[models.Model], str, int]] = []
+
+    def change(model: type[models.Model], name: str, length: int, charset: str) -> None:
+        column = f"{name} VARCHAR({length}) CHARACTER SET {charset} NOT NULL"
+        with connection.cursor() as cursor:
+            cursor.execute(f"ALTER TABLE {model._meta.db_table} MODIFY {column}")
+
+    def age(model: type[models.Model], name: str, length: int = 255) -> None:
+        changed.append((model, name, length))
+        change(model, name, length, request.param)
+
+    yield age
+    for model, name, length in changed:
+        model._base_manager.all().delete()
+        change(model, name, length, "utf8mb4")
+
+
 @pytest.mark.mysql
-def test_a_table_of_another_character_set_takes_every_refusal(provider: Provider) -> None:
-    table, column = "django_leadexec_leadexecconnection", "last_error VARCHAR(255)"
-    words = "größe ✓ 日本語 🙂"
-    provider.default = lambda provider, token: stand_in.http(
-        {"valid": False, "refreshToken": token, "errorMessage": words}
-    )
-    make_connection("t", expires_in=-1)
-    with connection.cursor() as cursor:
-        for charset in ("latin1", "utf8mb3"):
-            cursor.execute(f"ALTER TABLE {table} MODIFY {column} CHARACTER SET {charset} NOT NULL")
-            rows.update(refresh_after=timezone.now())
-            report = Refresher(Options.for_all("default", everything=True)).run()
-            assert report.rejected == 1
-            assert rows.get().last_error.startswith("Refused: ")
-        cursor.execute(f"ALTER TABLE {table} MODIFY {column} CHARACTER SET utf8mb4 NOT NULL")
+class TestOldCharacterSets:
+    def test_every_refusal_is_stored(
+        self, provider: Provider, old_charset: Callable[..., None]
+    ) -> None:
+        old_charset(LeadExecConnection, "last_error")
+        old_charset(PendingRevocation, "last_error")
+        provider.default = lambda provider, token: stand_in.http(
+            {"valid": False, "refreshToken": token, "errorMessage": WORDS}
+        )
+        make_connection("t", expires_in=-1)
+        report = Refresher(Options.for_all("default", everything=True)).run()
+        assert report.rejected == 1
+        assert rows.get().last_error.startswith("Refused: ")
+        rows.all().delete()
+        (claim,) = PendingRevocation.objects.order_by("pk").claim(1, 60)
+        claim.row.record_failure(WORDS)
+        assert PendingRevocation.objects.all().write_claimed(claim, confirmed=False)
+        assert PendingRevocation.objects.get().last_error.startswith("Not revoked: ")
+
+    def test_an_account_that_it_lacks_is_explained_to_who_adopts(
+        self, old_charset: Callable[..., None]
+    ) -> None:
+        old_charset(LeadExecConnection, "account_id")
+        user = make_user()
+        with pytest.raises(UnstorableAccount, match="character set"):
+            rows.adopt(user, "t", verify=False, account_id=WORDS)
+        with transaction.atomic():
+            with pytest.raises(UnstorableAccount):
+                rows.adopt(user, "t", verify=False, account_id=WORDS)
+            rows.adopt(user, "t", verify=False, account_id="größe")
+        assert rows.get().account_id == "größe"
+
+    def test_an_account_that_it_lacks_is_explained_at_the_callback(
+        self,
+        provider: Provider,
+        configure: Callable[..., None],
+        client: Client,
+        old_charset: Callable[..., None],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        configure(IDENTIFY="tests.site.answer_in_polish")
+        old_charset(LeadExecConnection, "account_id")
+        client.force_login(make_user(), backend=LOGIN)
+        assert_error(post(client, "t"), 502, "unavailable")
+        assert "character set" in caplog.text
+        assert "Łódź" not in caplog.text
+
+    def test_an_account_that_it_lacks_costs_an_import_no_other_row(
+        self, provider: Provider, tmp_path: Path, old_charset: Callable[..., None]
+    ) -> None:
+        old_charset(LeadExecConnection, "account_id")
+        make_user("ada"), make_user("eve")
+        said = self.import_rows(tmp_path, f"ada,one,{WORDS}", "eve,two,acme")
+        assert "Line 2: the database can not hold its account" in said
+        assert plain(rows.get().refresh_token) == "two"
+
+    def test_a_user_whom_it_can_not_hold_is_not_found(
+        self, provider: Provider, tmp_path: Path, old_charset: Callable[..., None]
+    ) -> None:
+        old_charset(get_user_model(), "username", 150)
+        make_user("eve")
+        said = self.import_rows(tmp_path, f"{WORDS},one,", "eve,two,")
+        assert "Line 2: no users have its username" in said
+        assert plain(rows.get().refresh_token) == "two"
+
+    def import_rows(self, folder: Path, *lines: str) -> str:
+        path, err = folder / "tokens", io.StringIO()
+        path.write_text("\n".join(["user,token,account", *lines, ""]), "utf-8")
+        with pytest.raises(CommandError) as caught:
+            call_command("import_leadexec_tokens", str(path), stdout=io.StringIO(), stderr=err)
+        assert caught.value.returncode == 1
+        return err.getvalue()
+
+
+def test_an_account_that_is_too_long_for_its_column_is_explained() -> None:
+    if connection.vendor == "sqlite":
+        pytest.skip("SQLite's columns have no length")
+    with pytest.raises(UnstorableAccount):
+        rows.adopt(make_user(), "t", verify=False, account_id="a" * 256)
+    assert not rows.exists()

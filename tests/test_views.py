@@ -294,7 +294,7 @@ class TestAnonymous:
         client.force_login(make_user())
         provider.answers["new"] = stand_in.unavailable
         response = agree(client)
-        assert response.status_code == 503
+        assert response.status_code == 502
         assert b"LeadExec does not answer as it should." in response.content
         del provider.answers["new"]
         agree(client)

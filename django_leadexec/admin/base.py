@@ -22,7 +22,7 @@ from django.utils.translation import gettext_lazy
 
 from ..conflicts import is_conflict
 from ..exceptions import ConnectionBusy
-from ..querysets import CHUNK_SIZE
+from ..querysets import chunks
 from ..responses import ERRORS
 from ..routing import database_of
 from .outcomes import REVOKED_ALREADY, sentence
@@ -175,10 +175,8 @@ class ActionAdmin(ReadOnlyAdmin[Row]):
 
         In the site's language: others read it than whoever has done it.
         """
-        for start in range(0, len(keys), CHUNK_SIZE):
-            rows = (
-                all_rows(self.model).filter(pk__in=keys[start : start + CHUNK_SIZE]).order_by("pk")
-            )
+        for part in chunks(keys):
+            rows = all_rows(self.model).filter(pk__in=part).order_by("pk")
             with translation.override(settings.LANGUAGE_CODE):
                 LogEntry.objects.log_actions(
                     cast(int, request.user.pk), list(rows), flag, str(message)

@@ -24,7 +24,7 @@ from ..models import ConnectionQuerySet, LeadExecConnection
 from ..querysets import RevokedBatch
 from ..refresh.chosen import refresh_chosen, send_batch
 from ..routing import database_of
-from .base import ActionAdmin, TroubleFilter, is_confirmed, note_change, rows_on_primary
+from .base import ActionAdmin, TroubleFilter, all_rows, is_confirmed, note_change, rows_on_primary
 from .outcomes import (
     DELETED,
     REVOKED_ALREADY,
@@ -152,7 +152,8 @@ class LeadExecConnectionAdmin(ActionAdmin[LeadExecConnection]):
             count = self.log(request, keys, DELETION)
             text = join([sentence(DELETED, count), note_change(request, count)])
             self.message_on_commit(request, text, selected.db)
-            self.delete_queryset(request, selected)
+            # By key: others may match by now, and what is deleted has to be what is logged.
+            self.delete_queryset(request, all_rows(self.model).filter(pk__in=keys))
         return None
 
     def delete_model(self, request: HttpRequest, obj: LeadExecConnection) -> None:

@@ -1,6 +1,7 @@
 """The outbox in the admin: to be looked at, tried now, or let go."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from django.contrib import admin, messages
@@ -8,13 +9,12 @@ from django.contrib.admin.models import CHANGE, DELETION
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from ..leases import writing
-from ..outbox import OVERDUE_AFTER, OutboxQuerySet, PendingRevocation
-from ..querysets import CHUNK_SIZE
+from ..outbox import OutboxQuerySet, PendingRevocation
+from ..querysets import chunks
 from ..refresh.chosen import send_chosen
 from .base import ActionAdmin, all_rows, is_confirmed, note_change
 from .outcomes import LET_GO, failure_sentence, join, sent_sentences, sentence
@@ -75,28 +75,29 @@ class PendingRevocationAdmin(ActionAdmin[PendingRevocation]):
 
     @admin.display(description=gettext_lazy("state"), ordering="requested_at")
     def state(self, entry: PendingRevocation) -> str:
-        is_overdue = entry.requested_at <= timezone.now() - OVERDUE_AFTER
-        return _("overdue") if is_overdue else _("waiting")
+        return _("overdue") if entry.is_overdue() else _("waiting")
 
     @admin.action(permissions=["try"], description=gettext_lazy("Try now"))
     def try_now(self, request: HttpRequest, queryset: QuerySet[PendingRevocation]) -> None:
         """Send the selected revocations to LeadExec, due or not."""
         selected: OutboxQuerySet = self.selected(request, queryset)
+        using = selected.db
 
         def send() -> None:
             try:
-                confirmed, queued = send_chosen(selected, self.seconds)
+                confirmed, queued = send_chosen(keys, using, self.seconds)
             except Exception as error:  # noqa: BLE001 - the message says what happened
                 self.message_user(request, failure_sentence(error), messages.ERROR)
                 return
             text, level = sent_sentences(confirmed, queued)
             self.message_user(request, text or _("Nothing to do."), level)
 
-        with writing(PendingRevocation, selected.db):
+        with writing(PendingRevocation, using):
+            # Read once, as others may match by the time they are sent. The oldest come first.
+            keys = list(selected.order_by("requested_at", "pk").values_list("pk", flat=True))
             # Before they are sent: what the provider confirms is deleted.
-            keys = list(selected.order_by("pk").values_list("pk", flat=True))
             self.log(request, keys, CHANGE, SENT)
-            transaction.on_commit(send, using=selected.db)
+            transaction.on_commit(send, using=using)
 
     @admin.action(
         permissions=["release"], description=gettext_lazy("Let go without LeadExec's confirmation")
@@ -112,13 +113,13 @@ class PendingRevocationAdmin(ActionAdmin[PendingRevocation]):
         with writing(PendingRevocation, selected.db):
             keys = list(selected.order_by("pk").values_list("pk", flat=True))
             count = 0
-            for start in range(0, len(keys), CHUNK_SIZE):
-                count += self._let_go(request, keys[start : start + CHUNK_SIZE])
+            for part in chunks(keys):
+                count += self._let_go(request, part)
             text = join([sentence(LET_GO, count), note_change(request, count)])
             self.message_on_commit(request, text or _("Nothing to do."), selected.db)
         return None
 
-    def _let_go(self, request: HttpRequest, keys: list[int]) -> int:
+    def _let_go(self, request: HttpRequest, keys: Sequence[int]) -> int:
         # Locked, so that no entry is logged as let go which is confirmed at the same time.
         entries: OutboxQuerySet = all_rows(self.model).filter(pk__in=keys).order_by("pk")
         rows = entries.read_locked()

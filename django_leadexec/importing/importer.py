@@ -7,12 +7,17 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from django.db import DataError, IntegrityError
+from django.db import IntegrityError
 
 from .. import crypto
 from ..conf import get_settings
 from ..echoes import believe
-from ..exceptions import ConnectionBusy, ConnectionConflict, RevocationPending
+from ..exceptions import (
+    ConnectionBusy,
+    ConnectionConflict,
+    RevocationPending,
+    UnstorableAccount,
+)
 from ..linking import link, store
 from ..models import LeadExecConnection
 from ..provider.replies import RefreshOutcome, Refused, Unavailable
@@ -149,7 +154,7 @@ class Importer:
         digests = {row.line: crypto.fingerprints(row.token) for row in batch}
         connections = LeadExecConnection.objects.using(self.options.using).live()
         all_digests = {digest for of_row in digests.values() for digest in of_row}
-        # One of another application is stored anew, for this application.
+        # One of another application is stored again, for this application.
         on_file = connections.filter(fingerprint__in=all_digests, app_id=self._conf.app_id)
         holders = dict(on_file.values_list("fingerprint", "user_id"))
         identities = {
@@ -222,6 +227,6 @@ class Importer:
             return "another transaction keeps its connection locked; import it again later"
         except IntegrityError:
             return "its user is gone, or somebody else has just stored it; import it again"
-        except DataError:
+        except UnstorableAccount:
             return "the database can not hold its account"
         return ""

@@ -148,7 +148,7 @@ class TokenFile:
                 return
 
     def _read_csv(self, names: list[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
-        # It can go on after an error.
+        # After a csv.Error the reader goes on with the next line.
         reader, lines = csv.reader(self._lines, strict=True), self._lines
         while True:
             lines.begin_row()

@@ -1,5 +1,6 @@
 """Work on rows that a person has selected, while that person waits: N seconds at most."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -12,7 +13,7 @@ from ..conflicts import retry_on_deadlock
 from ..leases import writing
 from ..models import ConnectionQuerySet, LeadExecConnection, PendingRevocation
 from ..outbox import OutboxQuerySet
-from ..querysets import CHUNK_SIZE, RevokedBatch
+from ..querysets import RevokedBatch, chunks
 from .options import Options
 from .refresher import Refresher
 
@@ -82,20 +83,16 @@ def send_batch(batch: RevokedBatch, seconds: float) -> int:
     return batch.entries().count()
 
 
-def send_chosen(entries: OutboxQuerySet, seconds: float) -> tuple[int, int]:
-    """Send the selected revocations within that many seconds, due or not, the oldest first.
+def send_chosen(keys: Sequence[int], using: str, seconds: float) -> tuple[int, int]:
+    """Send the revocations with these keys within that many seconds, due or not, in this order.
 
     What is not reached is due from now on, unless others have it locked. Returns how many the
-    provider has confirmed, and how many are queued. Raises ImproperlyConfigured and database
-    errors.
+    provider has confirmed, here or for another process, and how many are queued. Raises
+    ImproperlyConfigured and database errors.
     """
-    # By key, because an entry that is due now may no longer match the query.
-    keys = list(entries.order_by("requested_at", "pk").values_list("pk", flat=True))
-    outbox = type(entries)(entries.model, using=entries.db)
-    now = timezone.now()
-    for start in range(0, len(keys), CHUNK_SIZE):
-        chunk = outbox.filter(pk__in=keys[start : start + CHUNK_SIZE])
-        retry_on_deadlock(entries.db, partial(_make_due, chunk, now))
+    outbox, now = PendingRevocation.objects.using(using), timezone.now()
+    for part in chunks(keys):
+        retry_on_deadlock(using, partial(_make_due, outbox.filter(pk__in=part), now))
     sent = outbox.filter(pk__in=keys[:MOST_SENT])
     _send(sent, seconds)
     confirmed = len(keys[:MOST_SENT]) - sent.count()

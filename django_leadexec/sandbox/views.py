@@ -6,21 +6,28 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from django.contrib.auth.decorators import login_not_required
-from django.db import transaction
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBadRequest, JsonResponse
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBadRequest,
+    HttpResponseBase,
+    JsonResponse,
+)
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
+from ..endpoints import outside_transactions
 from ..pages import render
 from . import faults, provider
 from .conf import is_open
 from .models import CallCount, Fault, Grant
 from .wire import Payload, is_callback_name, reply
 
-View = Callable[..., HttpResponse]
+View = Callable[..., HttpResponseBase]
 
 COOKIE = "leadexec_sandbox_account"
 _STATIC = Path(__file__).parent / "static" / "leadexec_sandbox"
@@ -35,11 +42,11 @@ def sandbox_view(view: View) -> View:
     (LoginRequiredMiddleware), as servers call it, too, and in no transaction of the site's
     (ATOMIC_REQUESTS): it would begin with a read, and SQLite then refuses the write."""
 
+    @outside_transactions
     @login_not_required
-    @transaction.non_atomic_requests
     @never_cache
     @wraps(view)
-    def gated(request: HttpRequest, **kwargs: Any) -> HttpResponse:
+    def gated(request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
         if not is_open():
             raise Http404
         response = view(request, **kwargs)

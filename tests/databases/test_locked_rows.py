@@ -557,7 +557,8 @@ def test_a_locked_revocation_keeps_no_other_from_being_sent_by_hand(
 
     with Caller(lock_the_entry) as caller:
         caller.wait_for_lock()
-        sending = begin(lambda: send_chosen(PendingRevocation.objects.all(), 5))
+        keys = list(PendingRevocation.objects.values_list("pk", flat=True))
+        sending = begin(lambda: send_chosen(keys, "default", 5))
         assert sending.result() == (1, 1)
     assert provider.revoked == {"other"}
 

@@ -5,13 +5,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
 
 import django_leadexec
-from django_leadexec import rotation
+from django_leadexec import clock, rotation
 from django_leadexec.exceptions import ProviderUnavailable
 from django_leadexec.models import LeadExecConnection
 from django_leadexec.refresh.options import Options, Report
@@ -139,6 +140,20 @@ def test_a_rotation_does_not_wait_for_ever_for_a_row_that_is_held(
     monkeypatch.setattr(rotation, "PATIENCE", 0.1)
     tallies = with_clocks_stopped(lambda: list(rotation.rotate_keys("default")))
     assert tallies[-1].busy == 1
+
+
+# freezegun gives true times to a function that a thread has called: these are called in none.
+@pytest.mark.parametrize("stopped", STOPPED)
+@pytest.mark.parametrize("platform", ["linux", "win32"])
+def test_the_clock_of_every_platform_goes_on(
+    monkeypatch: pytest.MonkeyPatch, platform: str, stopped: Callable[[], Any]
+) -> None:
+    # Not sys.platform itself, which others read as well.
+    monkeypatch.setattr(clock, "sys", SimpleNamespace(platform=platform))
+    with stopped():
+        first = clock.monotonic()
+        threading.Event().wait(0.05)
+        assert clock.monotonic() > first
 
 
 def modules() -> Iterator[Path]:

@@ -10,7 +10,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
 
-from django_leadexec.sandbox import provider
+from django_leadexec import endpoints
+from django_leadexec.sandbox import provider, views
 from django_leadexec.sandbox.faults import expire_access_tokens
 from django_leadexec.sandbox.models import AccessToken, Grant
 
@@ -218,6 +219,12 @@ def test_the_calls_are_gets(call: str) -> None:
     [token] = provider.create_grants("app")
     assert Client().post(call + token).status_code == 405
     assert Grant.objects.live().count() == 1
+
+
+def test_no_view_runs_in_a_transaction_on_any_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoints, "databases", ["default", "sandbox"])
+    view = views.sandbox_view(views.home)
+    assert view._non_atomic_requests == {"default", "sandbox"}  # type: ignore[attr-defined]
 
 
 def test_a_call_runs_in_no_transaction_of_the_site(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,10 @@ import json
 import sys
 import threading
 from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, TextIO
 
 from django.contrib.auth import get_user_model
-from django.core.exceptions import FieldDoesNotExist
 from django.core.management.base import BaseCommand, CommandError
 from tqdm import tqdm
 
@@ -16,9 +13,10 @@ from ...conf import get_settings
 from ...importing import FORMATS, BadInput, End, Importer, ImportOptions, Tally, TokenFile
 from ...routing import database_of
 from ...user_names import UnknownField
+from ..arguments import number
 from ..exit_codes import exit_2_on_failure
+from ..progress import progress_bar
 from ..stopping import Stop, stop_on_signals
-from .refresh_leadexec_tokens import number
 
 # Why an import has ended early, and with which exit code.
 ENDS: dict[End | None, tuple[str, int]] = {
@@ -85,21 +83,16 @@ class Command(BaseCommand):
         parser.add_argument("--database", metavar="ALIAS", help="the database to work on")
 
     def handle(self, *args: Any, **flags: Any) -> None:
-        user_field = flags["user_field"] or get_user_model().USERNAME_FIELD
-        try:
-            get_user_model()._meta.get_field(user_field)
-        except FieldDoesNotExist:
-            raise CommandError(f"Users have no field {user_field!r}.", returncode=2) from None
         options = ImportOptions(
             using=flags["database"] or database_of(),
-            user_field=user_field,
+            user_field=flags["user_field"] or get_user_model().USERNAME_FIELD,
             verify=not flags["no_verify"],
             workers=flags["workers"],
             rate=flags["rate"],
             dry_run=flags["dry_run"],
         )
         stop = Stop()
-        with exit_2_on_failure(), self._bar(flags) as bar:
+        with exit_2_on_failure(), progress_bar(self, flags["verbosity"]) as bar:
             try:
                 importer = Importer(options, self._complain, stop, bar.update)
             except UnknownField as error:
@@ -112,14 +105,6 @@ class Command(BaseCommand):
                 # After an error too: what is imported by then stays so.
                 self._print(importer.tally, flags)
         _exit_unless_done(importer.tally)
-
-    @contextmanager
-    def _bar(self, flags: dict[str, Any]) -> Iterator[Any]:
-        is_terminal = self.stderr.isatty() and flags["verbosity"] > 0
-        # Not through Django's wrapper, which ends each of the bar's updates with a new line.
-        stderr: Any = self.stderr._out
-        with tqdm(unit="row", disable=not is_terminal, file=stderr) as bar:
-            yield bar
 
     def _import(self, importer: Importer, flags: dict[str, Any], stop: threading.Event) -> None:
         problem = ""

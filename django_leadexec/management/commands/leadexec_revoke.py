@@ -9,16 +9,16 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
-from tqdm import tqdm
 
 from ...conf import get_settings
 from ...mass_revocation import MassRevocation, RevocationReport
-from ...querysets import CHUNK_SIZE
+from ...querysets import chunks
 from ...routing import database_of
 from ...user_names import UserNames
+from ..arguments import number
 from ..exit_codes import exit_2_on_failure
+from ..progress import progress_bar
 from ..stopping import Stop, stop_on_signals
-from .refresh_leadexec_tokens import number
 
 
 class Command(BaseCommand):
@@ -68,10 +68,7 @@ class Command(BaseCommand):
             keys, unknown = None, 0
             if not flags["all"]:
                 keys, unknown = self._find_users(_names(flags), using)
-            is_terminal = self.stderr.isatty() and flags["verbosity"] > 0
-            # Not through Django's wrapper, which ends each of the bar's updates with a new line.
-            stderr: Any = self.stderr._out
-            with tqdm(unit="row", disable=not is_terminal, file=stderr) as bar:
+            with progress_bar(self, flags["verbosity"]) as bar:
                 revocation = MassRevocation(using, keys, stop=stop, progress=bar.update)
                 if not flags["no_input"]:
                     self._confirm(revocation.count())
@@ -88,8 +85,8 @@ class Command(BaseCommand):
     def _find_users(self, names: list[str], using: str) -> tuple[list[object], int]:
         """The keys of these users, and how many names have none. Each of those is printed."""
         users, keys, unknown = UserNames(using), [], 0
-        for start in range(0, len(names), CHUNK_SIZE):
-            for name, found in users.find(names[start : start + CHUNK_SIZE]).items():
+        for part in chunks(names):
+            for name, found in users.find(part).items():
                 keys += [user.pk for user in found]
                 if not found:
                     unknown += 1

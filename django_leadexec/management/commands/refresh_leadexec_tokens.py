@@ -1,23 +1,21 @@
 import json
 import threading
 import time
-from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Callable
-from contextlib import suppress
+from argparse import ArgumentParser
 from dataclasses import asdict
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
-from tqdm import tqdm
 
 from ...conf import get_settings
 from ...models import PendingRevocation
-from ...refresh import EVERYBODY_REFUSED, UNREADABLE, Options, Refresher, Report, check_number
+from ...refresh import EVERYBODY_REFUSED, UNREADABLE, Options, Refresher, Report
 from ...refresh.due import count_due
-from ...refresh.options import NUMBERS
 from ...routing import database_of
+from ..arguments import number
 from ..exit_codes import exit_2_on_failure
+from ..progress import progress_bar
 from ..stopping import Stop, stop_on_signals
 
 # Seconds. With more, --watch would refresh the same tokens again and again.
@@ -108,11 +106,7 @@ class Command(BaseCommand):
             _exit_unless_done(total)
 
     def _once(self, options: Options, stop: threading.Event, flags: dict[str, Any]) -> Report:
-        is_terminal = self.stderr.isatty() and flags["verbosity"] > 0
-        due = sum(_count_due(options)) if is_terminal else None
-        # Not through Django's wrapper, which ends each of the bar's updates with a new line.
-        stderr: Any = self.stderr._out
-        with tqdm(total=due, unit="row", disable=not is_terminal, file=stderr) as bar:
+        with progress_bar(self, flags["verbosity"], lambda: sum(_count_due(options))) as bar:
             return Refresher(options, stop=stop, progress=bar.update).run()
 
     def _watch(self, options: Options, stop: threading.Event, flags: dict[str, Any]) -> Report:
@@ -192,19 +186,3 @@ def _describe(report: Report) -> str:
         "The database is out of reach.": report.database_failed,
     }
     return " ".join([text, *(note for note, holds in notes.items() if holds)])
-
-
-def number(name: str) -> Callable[[str], float]:
-    """A type for argparse: reads the number of one option, and checks its range."""
-
-    def read(text: str) -> float:
-        value: object = text
-        with suppress(ValueError):
-            value = NUMBERS[name][0](text)
-        try:
-            check_number(name, value)
-        except ValueError as error:
-            raise ArgumentTypeError(str(error)) from None
-        return value  # type: ignore[return-value]
-
-    return read

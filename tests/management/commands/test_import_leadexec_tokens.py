@@ -1,5 +1,6 @@
 """manage.py import_leadexec_tokens: a table of one's own becomes connections."""
 
+import gc
 import io
 import json
 import signal
@@ -15,8 +16,10 @@ from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 
 from django_leadexec.importing import ImportOptions, TokenFile, importer
+from django_leadexec.importing.rows import Row
 from django_leadexec.linking import store
 from django_leadexec.models import LeadExecConnection
+from django_leadexec.provider.replies import Fresh
 from django_leadexec.refresh import circuit_breaker
 
 from ... import provider as stand_in
@@ -113,7 +116,10 @@ def test_a_user_may_be_named_by_another_field(provider: Provider, table: Any) ->
     user = make_user("ada", email="ada@example.org")
     run(table("user,token\nada@example.org,t\n"), user_field="email")
     assert rows.get().user == user
-    assert run(table(CSV), user_field="nickname")[1:] == ("Users have no field 'nickname'.", 2)
+    assert run(table(CSV), user_field="nickname")[1:] == (
+        "Users can't be found by 'nickname': name a column of the user model.",
+        2,
+    )
 
 
 @pytest.mark.parametrize(
@@ -590,3 +596,24 @@ def test_no_more_is_read_than_is_at_work(provider: Provider) -> None:
     work.run(TokenFile(cast(TextIO, Table()), None, work.complain, stop))
     assert (work.tally.imported, work.tally.skipped) == (946, 1)
     assert max(ahead) <= importer.BATCH_SIZE + 5
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_nothing_of_a_row_is_kept_once_it_is_stored(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch, verify: bool
+) -> None:
+    monkeypatch.setattr(importer, "BATCH_SIZE", 5)
+    file, kept = io.StringIO(many(60)), []
+
+    def look(rows: int) -> None:
+        gc.collect()
+        kinds = (Row, Fresh, LeadExecConnection)
+        kept.append(sum(type(found) in kinds for found in gc.get_objects()))
+
+    stop = threading.Event()
+    options = ImportOptions(using="default", user_field="username", verify=verify, workers=2)
+    work = importer.Importer(options, lambda line, reason: None, stop, look)
+    work.run(TokenFile(file, None, work.complain, stop))
+    assert work.tally.imported == 60
+    # Those of one batch, and no more after twelve of them.
+    assert max(kept) <= min(kept) + 5
