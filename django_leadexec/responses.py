@@ -44,12 +44,6 @@ MALFORMED = ErrorAnswer(
     400, "malformed", gettext_lazy("The page sent something that can't be read.")
 )
 
-UNAVAILABLE = ErrorAnswer(
-    502,
-    "unavailable",
-    gettext_lazy("LeadExec does not answer as it should. Please try again in a minute."),
-)
-
 # The answer to each error. A class stands before those that it inherits from.
 ERRORS: dict[type[LeadExecError], ErrorAnswer] = {
     MalformedBody: MALFORMED,
@@ -107,10 +101,14 @@ ERRORS: dict[type[LeadExecError], ErrorAnswer] = {
         "busy",
         gettext_lazy("This connection is in use just now. Please try again in a minute."),
     ),
-    ProviderUnavailable: UNAVAILABLE,
-    # As for any other account of IDENTIFY's that is of no use.
-    UnstorableAccount: UNAVAILABLE,
+    ProviderUnavailable: ErrorAnswer(
+        502,
+        "unavailable",
+        gettext_lazy("LeadExec does not answer as it should. Please try again in a minute."),
+    ),
 }
+# As for any other account of IDENTIFY's that is of no use.
+ERRORS[UnstorableAccount] = ERRORS[ProviderUnavailable]
 
 
 def answer(status: str, redirect: str = "") -> JsonResponse:
