@@ -1,14 +1,9 @@
 /* Joins LeadExec's sign-in button to this site: hands what its script calls AuthorizeResult with to
    the site's callback, and follows the answer. The token never leaves this closure otherwise. */
+
+import { doc } from "./doc.js";
+
 (() => {
-  "use strict";
-
-  /* A member of the document itself: markup like <img name="querySelector"> hides it otherwise. */
-  function doc(name, ...values) {
-    const member = Reflect.get(Document.prototype, name, document);
-    return typeof member === "function" ? member.apply(document, values) : member;
-  }
-
   // Inserting the tag into a loaded page (htmx, Turbo) runs this file again: one instance serves.
   const INSTANCE = Symbol.for("django_leadexec");
   if (document[INSTANCE]) {

@@ -1,6 +1,7 @@
 /* The button for pages that no template with the tag has made, single-page applications above all.
    Its markup is the tag's own and comes from leadexec:state, so it speaks the visitor's language. */
 
+import { doc } from "./doc.js";
 import "./leadexec.js";
 
 const INSTANCE = Symbol.for("django_leadexec");
@@ -64,7 +65,8 @@ export async function disconnect(id = null, { stateUrl = mounted?.stateUrl } = {
   const event = new CustomEvent("leadexec:disconnected", options);
   // What keeps the new state from being shown is told by an event; the connection has ended.
   await mounted?.render(message).catch(() => {});
-  (mounted?.element ?? document).dispatchEvent(event);
+  if (mounted) mounted.element.dispatchEvent(event);
+  else doc("dispatchEvent", event);
   return { status, message };
 }
 
@@ -111,7 +113,7 @@ class Button {
     }
     const { button, ...known } = answer;
     if (this.isRemoved) return known;
-    const hadFocus = element.contains(document.activeElement);
+    const hadFocus = element.contains(doc("activeElement"));
     element.replaceChildren(this.parse(button));
     const wrapper = element.querySelector(".leadexec");
     document[INSTANCE](wrapper, this.nonce);
@@ -127,7 +129,7 @@ class Button {
   }
 
   parse(html) {
-    const template = document.createElement("template");
+    const template = doc("createElement", "template");
     template.innerHTML = trusted(html);
     const { content } = template;
     // This module is the script. The nonce there is of the state's response, not of this page's.
