@@ -113,6 +113,38 @@ def test_the_packages_own_button_misses_nothing(state: str) -> None:
     assert missing_from_button(button(state)) == []
 
 
+# Which there are depends on the language; the one for "other" is always there.
+PLURALS = r"data-text-throttled-(zero|one|two|few|many)"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("state", ["", "active"])
+def test_each_attribute_of_the_element_around_the_button_is_missed(state: str) -> None:
+    html = button(state)
+    names = re.findall(r'([a-z-]+)="', html.partition(">")[0])
+    assert {"lang", "data-text-unexpected"} < set(names)
+    for name in names:
+        if name != "class" and not re.fullmatch(PLURALS, name):
+            without = html.replace(f'{name}="', 'data-gone="', 1)
+            assert missing_from_button(without) == [f"div.leadexec[{name}]"]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("state", ["", "active"])
+@pytest.mark.parametrize(
+    ("found", "replaced", "missing"),
+    [
+        ("(<script.*</script>)", r"<span>\1</span>", ".leadexec > script[src]"),
+        (r'(lang="[\w-]+")', r"><p \1>", "div.leadexec[lang]"),
+    ],
+)
+def test_what_the_script_looks_for_in_its_place_is_missed_elsewhere(
+    state: str, found: str, replaced: str, missing: str
+) -> None:
+    html = re.sub(found, replaced, button(state), count=1)
+    assert missing in missing_from_button(html)
+
+
 def test_what_is_no_button_misses_everything() -> None:
     assert len(missing_from_button("<p>Nothing")) > 15
 
