@@ -7,6 +7,8 @@ import "./leadexec.js";
 const INSTANCE = Symbol.for("django_leadexec");
 const STATE_URL = "/leadexec/state/";
 const TIMEOUT = 60_000;
+const FAULT_OF_THE_PAGE =
+  "This button does not work on this page. Please tell the people who run this site.";
 
 let mounted = null;
 let policy = null;
@@ -104,9 +106,10 @@ class Button {
     const { element } = this;
     const url = new URL(this.stateUrl, location.href);
     url.search = new URLSearchParams({ ...this.query, button: "" });
-    let answer;
+    let answer, content;
     try {
       answer = await request(url);
+      content = this.parse(answer.button);
     } catch (error) {
       if (!this.isRemoved) this.tell(error);
       throw error;
@@ -114,7 +117,7 @@ class Button {
     const { button, ...known } = answer;
     if (this.isRemoved) return known;
     const hadFocus = element.contains(doc("activeElement"));
-    element.replaceChildren(this.parse(button));
+    element.replaceChildren(content);
     const wrapper = element.querySelector(".leadexec");
     document[INSTANCE](wrapper, this.nonce);
     if (hadFocus) element.querySelector(".leadexec-account, #leAppButton")?.focus();
@@ -130,7 +133,12 @@ class Button {
 
   parse(html) {
     const template = doc("createElement", "template");
-    template.innerHTML = trusted(html);
+    try {
+      template.innerHTML = trusted(html);
+    } catch (cause) {
+      // A page that requires Trusted Types doesn't know our policy; the browser's console says so.
+      throw new LeadExecError("page", words("Page", FAULT_OF_THE_PAGE), { cause });
+    }
     const { content } = template;
     // This module is the script. The nonce there is of the state's response, not of this page's.
     for (const other of content.querySelectorAll("script, .leadexec-debug-waits")) other.remove();
@@ -186,7 +194,10 @@ class Button {
 
 /* For pages that require Trusted Types. */
 function trusted(html) {
-  if (!window.trustedTypes) return html;
-  policy ??= trustedTypes.createPolicy("django-leadexec-module", { createHTML: (same) => same });
-  return policy.createHTML(html);
+  try {
+    policy ??= trustedTypes.createPolicy("django-leadexec-module", { createHTML: (same) => same });
+    return policy.createHTML(html);
+  } catch {
+    return html;
+  }
 }
