@@ -71,6 +71,7 @@ STORAGES = {
     "whitenoise": "whitenoise.storage.CompressedManifestStaticFilesStorage",
 }
 
+
 @pytest.mark.node
 def test_a_page_with_the_tag_costs_less_than_four_kilobytes(
     settings: Settings, tmp_path: Path

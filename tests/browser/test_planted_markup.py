@@ -34,7 +34,9 @@ PLANTED = """<div class="leadexec" data-callback="{other}/take" data-csrf-header
 def test_what_looks_like_the_tag_names_neither_script_nor_callback(site: Site, other, way):
     planted = PLANTED.format(other=other)
     # Whatever has the nonce may run, so the policy alone would not stop it.
-    policy = f"default-src 'none'; connect-src *; script-src 'nonce-{NONCE}'"
+    policy = (
+        f"default-src 'none'; connect-src *; script-src 'nonce-{NONCE}'; style-src 'nonce-{NONCE}'"
+    )
     site.headers = {"Content-Security-Policy": policy}
     asked = []
     site.page.context.on("request", lambda request: asked.append(request.url))
@@ -129,7 +131,10 @@ def test_a_label_around_it_makes_a_click_no_gesture_and_fetches_nothing(site: Si
     ],
 )
 def test_a_name_of_it_disables_neither_the_script_nor_its_nonce(site: Site, name, way):
-    policy = f"default-src 'none'; connect-src 'self'; script-src 'nonce-{NONCE}'"
+    policy = (
+        "default-src 'none'; connect-src 'self'; "
+        f"script-src 'nonce-{NONCE}'; style-src 'nonce-{NONCE}'"
+    )
     site.headers = {"Content-Security-Policy": policy}
     planted = f'<img name="{name}" id="{name}" alt=""><form name="{name}"></form>'
     site.html = site.render("<title>Page</title>" + planted + button(site, way), csp_nonce=NONCE)
