@@ -56,7 +56,13 @@ def test_a_click_fetches_both_files_and_is_passed_on(site: Site):
     site.open(tag=ON_REQUEST)
     site.click()
     [posted] = site.posted()
-    assert posted == {"token": "rt-1", "gesture": True, "visitor": STRANGER, "next": None}
+    assert posted == {
+        "token": "rt-1",
+        "gesture": True,
+        "visitor": STRANGER,
+        "next": None,
+        "page": "/page/",
+    }
     assert sorted(site.asked_provider()) == sorted(FILES)
     site.click()
     site.settle()
