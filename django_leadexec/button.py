@@ -74,7 +74,7 @@ def render_button(
         label = label or gettext("Reconnect LeadExec")
     elif signed_in:
         label = label or gettext("Connect LeadExec")
-    texts = _connected_texts() if active else _texts()
+    texts = connected_texts() if active else button_texts()
     if reconnect:
         # The note above the button says what there is to do; our button takes LeadExec's place.
         texts |= {"recognized": "", "continue": label}
@@ -113,7 +113,7 @@ def _waiting_link(request: HttpRequest) -> PendingLink | None:
     return pending_link.find(request) if hasattr(request, "session") else None
 
 
-def _texts() -> dict[str, str]:
+def button_texts() -> dict[str, str]:
     """What leadexec.js says, by the name it has in the wrapper's data-text-… attributes."""
     return {
         "loading": gettext("Loading LeadExec…"),
@@ -167,8 +167,8 @@ def throttled_texts() -> dict[str, str]:
     }
 
 
-def _connected_texts() -> dict[str, str]:
-    texts = _texts()
+def connected_texts() -> dict[str, str]:
+    texts = button_texts()
     needed = {name: texts[name] for name in ("connected", "network", "unexpected")}
     return needed | {"disconnecting": gettext("Disconnecting…")}
 

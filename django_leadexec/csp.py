@@ -21,7 +21,8 @@ LIKELY_USED_BY_THE_SCRIPT: dict[str, tuple[str, ...]] = {
 # How Django and django-csp write "this response's nonce". The tag puts it on what it loads.
 NONCES = ("<csp_nonce_sentinel>", "csp.constants.nonce")
 
-TRUSTED_TYPES_POLICY = "django-leadexec"
+# The tag's script makes the first, leadexec.esm.js both.
+TRUSTED_TYPES_POLICIES = ("django-leadexec", "django-leadexec-module")
 SELF = "'self'"
 SAME_ORIGIN: Mapping[str, Any] = {"default-src": [SELF]}
 
@@ -50,7 +51,7 @@ def directives(
         # Sources from script-src-elem go back there; sources from default-src go into the directive
         # itself.
         key = read if read.startswith(directive) else directive
-        sources = [one for one in _values(policy.get(read)) if str(one).lower() != "'none'"]
+        sources = _allowed(policy.get(read))
         if directive == "connect-src" or (
             directive in LOADED_BY_THE_TAG and not any(map(_is_nonce, sources))
         ):
@@ -59,7 +60,7 @@ def directives(
         needed[key] = list({str(one): one for one in [*sources, provider]}.values())
     trusted = _values(policy.get("trusted-types"))
     if trusted and "*" not in trusted:
-        needed["trusted-types"] = list(dict.fromkeys([*trusted, TRUSTED_TYPES_POLICY]))
+        needed["trusted-types"] = list(dict.fromkeys([*_allowed(trusted), *TRUSTED_TYPES_POLICIES]))
     return needed
 
 
@@ -100,6 +101,11 @@ def _values(value: object) -> list[Any]:
     for one in values:
         found += one.split() if isinstance(one, str) else [one] if one else []
     return found
+
+
+def _allowed(value: object) -> list[Any]:
+    """The sources of a directive to which others are added; 'none' stands alone or not at all."""
+    return [one for one in _values(value) if str(one).lower() != "'none'"]
 
 
 def _is_nonce(source: object) -> bool:

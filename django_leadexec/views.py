@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from types import NoneType
 from typing import Any, cast
+from urllib.parse import urljoin, urlsplit
 
 from django.contrib import messages
 from django.contrib.auth.base_user import AbstractBaseUser
@@ -54,7 +55,16 @@ from .visitor_mark import is_mark_of, mark_of, require_mark_of
 ADDRESS = (str, NoneType)
 
 
-@json_endpoint({TOKEN: Secret, "gesture": bool, "visitor": (str, NoneType), "next": ADDRESS})
+@json_endpoint(
+    {
+        TOKEN: Secret,
+        "gesture": bool,
+        "visitor": (str, NoneType),
+        "next": ADDRESS,
+        # The path of a page that goes to `next` once the visitor is connected.
+        "page": ADDRESS,
+    }
+)
 def callback(request: HttpRequest, posted: Mapping[str, Any]) -> HttpResponse:
     """Take the token that ``AuthorizeResult`` brought. Answers JSON, never with a token in it."""
     clicked, next_url = posted["gesture"], safe_url(request, posted["next"])
@@ -77,6 +87,9 @@ def callback(request: HttpRequest, posted: Mapping[str, Any]) -> HttpResponse:
             returning.remember(response, outcome.connection)
         return response
     if isinstance(outcome, Connected):
+        if clicked and _leads_elsewhere(safe_url(request, posted["page"]), next_url):
+            # That page may be without the tag, whose script says it otherwise, in the same words.
+            _add_message(request, _("You are connected with LeadExec."), messages.SUCCESS)
         return answer("connected", next_url)
     if isinstance(outcome, LinkWaiting):
         pending_link.keep(request, outcome, next_url)
@@ -229,6 +242,11 @@ def connect(request: HttpRequest) -> HttpResponse:
         return HttpResponseRedirect(next_url)
     context = {"next_url": next_url, "csp_nonce": read_nonce(request)}
     return render(request, "django_leadexec/connect.html", context)
+
+
+def _leads_elsewhere(page: str, next_url: str) -> bool:
+    """Whether ``next_url``, seen from the page of this path, is another page."""
+    return bool(page) and urlsplit(urljoin(page, next_url)).path != page
 
 
 def _add_message(request: HttpRequest, text: str, level: int = messages.INFO) -> None:

@@ -1,14 +1,9 @@
 /* Joins LeadExec's sign-in button to this site: hands what its script calls AuthorizeResult with to
    the site's callback, and follows the answer. The token never leaves this closure otherwise. */
+
+import { doc } from "./doc.js";
+
 (() => {
-  "use strict";
-
-  /* A member of the document itself: markup like <img name="querySelector"> hides it otherwise. */
-  function doc(name, ...values) {
-    const member = Reflect.get(Document.prototype, name, document);
-    return typeof member === "function" ? member.apply(document, values) : member;
-  }
-
   // Inserting the tag into a loaded page (htmx, Turbo) runs this file again: one instance serves.
   const INSTANCE = Symbol.for("django_leadexec");
   if (document[INSTANCE]) {
@@ -208,7 +203,14 @@
           "Content-Type": "application/json",
           [csrfHeader]: csrfToken || (await fetchCsrfToken(state)),
         },
-        body: JSON.stringify({ token, gesture, visitor, next: next || null }),
+        // A page of module.js stays, and says itself that the visitor is connected.
+        body: JSON.stringify({
+          token,
+          gesture,
+          visitor,
+          next: next || null,
+          page: wrapper === mounted ? null : location.pathname,
+        }),
       });
     } catch {
       return failure("network", text("Network"), token);
@@ -348,10 +350,7 @@
   }
 
   function tellFault() {
-    console.error(
-      "django-leadexec: this page's AuthorizeResult is a const, or can't be written to, so " +
-        "LeadExec's answers don't arrive. Make it a function declaration.",
-    );
+    console.error("django-leadexec: AuthorizeResult can't be replaced: declare it as a function.");
     fail("page", text("Page"));
   }
 
@@ -393,17 +392,18 @@
       if (fetching === element) fetching = null;
       return Boolean(wrapper?.dataset.script);
     };
-    const failed = () => {
+    const failed = (code, message) => {
       if (fetching !== element || !settle()) return;
       script = "failed";
       isClickWaiting = false;
       if (!flight) rest();
-      fail("script", text("Script"));
+      fail(code, message);
     };
-    const timer = setTimeout(failed, SCRIPT_TIMEOUT);
+    const missed = () => failed("script", text("Script"));
+    const timer = setTimeout(missed, SCRIPT_TIMEOUT);
     fetching = element;
     element.addEventListener("load", () => {
-      if (isBroken && !isAlive) return failed();
+      if (isBroken && !isAlive) return missed();
       if (!settle()) return;
       script = "loaded";
       if (part(ALERT)?.textContent === text("Script")) say(ALERT, "");
@@ -411,7 +411,7 @@
     });
     element.addEventListener("error", () => {
       element.remove();
-      failed();
+      missed();
     });
     window.addEventListener("error", onError);
     if (nonce) element.nonce = nonce;
@@ -420,7 +420,7 @@
       element.src = trusted(wrapper.dataset.script);
     } catch {
       // A page that requires Trusted Types doesn't know our policy; the browser's console says so.
-      return failed();
+      return failed("page", text("Page"));
     }
     doc("head").append(element);
   }
@@ -488,7 +488,8 @@
   /* The page that a visitor comes back to once they have connected. */
   function greet() {
     if (!wrapper || !wasNoted(`done:${location.pathname}`, true)) return;
-    say(STATUS, text("Connected"));
+    // Where another page led here, a message of Django's may say so already.
+    if (!doc("body").innerText.includes(text("Connected"))) say(STATUS, text("Connected"));
     const focused = doc("activeElement");
     if (!focused || focused === doc("body")) part(".leadexec-account")?.focus();
   }

@@ -1,11 +1,14 @@
 /* The button for pages that no template with the tag has made, single-page applications above all.
    Its markup is the tag's own and comes from leadexec:state, so it speaks the visitor's language. */
 
+import { doc } from "./doc.js";
 import "./leadexec.js";
 
 const INSTANCE = Symbol.for("django_leadexec");
 const STATE_URL = "/leadexec/state/";
 const TIMEOUT = 60_000;
+const FAULT_OF_THE_PAGE =
+  "This button does not work on this page. Please tell the people who run this site.";
 
 let mounted = null;
 let policy = null;
@@ -64,7 +67,8 @@ export async function disconnect(id = null, { stateUrl = mounted?.stateUrl } = {
   const event = new CustomEvent("leadexec:disconnected", options);
   // What keeps the new state from being shown is told by an event; the connection has ended.
   await mounted?.render(message).catch(() => {});
-  (mounted?.element ?? document).dispatchEvent(event);
+  if (mounted) mounted.element.dispatchEvent(event);
+  else doc("dispatchEvent", event);
   return { status, message };
 }
 
@@ -102,17 +106,18 @@ class Button {
     const { element } = this;
     const url = new URL(this.stateUrl, location.href);
     url.search = new URLSearchParams({ ...this.query, button: "" });
-    let answer;
+    let answer, content;
     try {
       answer = await request(url);
+      content = this.parse(answer.button);
     } catch (error) {
       if (!this.isRemoved) this.tell(error);
       throw error;
     }
     const { button, ...known } = answer;
     if (this.isRemoved) return known;
-    const hadFocus = element.contains(document.activeElement);
-    element.replaceChildren(this.parse(button));
+    const hadFocus = element.contains(doc("activeElement"));
+    element.replaceChildren(content);
     const wrapper = element.querySelector(".leadexec");
     document[INSTANCE](wrapper, this.nonce);
     if (hadFocus) element.querySelector(".leadexec-account, #leAppButton")?.focus();
@@ -127,8 +132,13 @@ class Button {
   }
 
   parse(html) {
-    const template = document.createElement("template");
-    template.innerHTML = trusted(html);
+    const template = doc("createElement", "template");
+    try {
+      template.innerHTML = trusted(html);
+    } catch (cause) {
+      // A page that requires Trusted Types doesn't know our policy; the browser's console says so.
+      throw new LeadExecError("page", words("Page", FAULT_OF_THE_PAGE), { cause });
+    }
     const { content } = template;
     // This module is the script. The nonce there is of the state's response, not of this page's.
     for (const other of content.querySelectorAll("script, .leadexec-debug-waits")) other.remove();
@@ -184,7 +194,10 @@ class Button {
 
 /* For pages that require Trusted Types. */
 function trusted(html) {
-  if (!window.trustedTypes) return html;
-  policy ??= trustedTypes.createPolicy("django-leadexec-module", { createHTML: (same) => same });
-  return policy.createHTML(html);
+  try {
+    policy ??= trustedTypes.createPolicy("django-leadexec-module", { createHTML: (same) => same });
+    return policy.createHTML(html);
+  } catch {
+    return html;
+  }
 }

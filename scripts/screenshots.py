@@ -20,11 +20,12 @@ PICTURES = ROOT / "docs" / "pictures"
 MANAGE = [sys.executable, str(ROOT / "example_project" / "manage.py")]
 # Pixels left free around what is photographed, and the widest picture.
 MARGIN, WIDTH = 12, 560
+STILL = "* { transition: none !important }"
 # The stand-in has little to say; the look is the package's own.
-PLAIN = "body { background: Canvas !important } * { transition: none !important }"
+PLAIN = STILL + "body { background: Canvas !important }"
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page, Playwright, Route
+    from playwright.sync_api import Browser, FloatRect, Page, Playwright, Route
 
 
 def free_port() -> int:
@@ -99,9 +100,13 @@ class Photographer:
         user: str = "",
         scheme: str = "light",
         width: int = 640,
+        height: int = 900,
+        is_whole: bool = False,
     ) -> None:
+        """``of`` is what is on the picture, without the site's background, or the whole window."""
+        style = STILL if is_whole else PLAIN
         context = self.browser.new_context(
-            viewport={"width": width, "height": 900},
+            viewport={"width": width, "height": height},
             color_scheme="dark" if scheme == "dark" else "light",
             bypass_csp=True,  # for the style that is added
         )
@@ -114,22 +119,26 @@ class Photographer:
         page = context.new_page()
         page.goto(self.url + path)
         page.wait_for_load_state("networkidle")
-        page.add_style_tag(content=PLAIN)
+        page.add_style_tag(content=style)
         if prepare:
             prepare(page)
             page.wait_for_load_state("networkidle")
-            page.add_style_tag(content=PLAIN)
-        box = page.locator(of).first.bounding_box()
-        if box is None:
-            raise LookupError(f"{name}: {of} is not on the page, or not visible")
-        clip = {
-            "x": max(box["x"] - MARGIN, 0),
-            "y": max(box["y"] - MARGIN, 0),
-            "width": min(box["width"] + 2 * MARGIN, WIDTH),
-            "height": box["height"] + 2 * MARGIN,
-        }
-        page.screenshot(path=PICTURES / f"{name}.png", clip=clip)  # type: ignore[arg-type]
+            page.add_style_tag(content=style)
+        clip = None if is_whole else _around(page, name, of)
+        page.screenshot(path=PICTURES / f"{name}.png", clip=clip)
         context.close()
+
+
+def _around(page: "Page", name: str, of: str) -> "FloatRect":
+    box = page.locator(of).first.bounding_box()
+    if box is None:
+        raise LookupError(f"{name}: {of} is not on the page, or not visible")
+    return {
+        "x": max(box["x"] - MARGIN, 0),
+        "y": max(box["y"] - MARGIN, 0),
+        "width": min(box["width"] + 2 * MARGIN, WIDTH),
+        "height": box["height"] + 2 * MARGIN,
+    }
 
 
 def _answer_nothing(route: "Route") -> None:
@@ -184,6 +193,12 @@ def come_to_confirm(page: "Page") -> None:
     page.wait_for_url("**/confirm/**")
 
 
+def connect(page: "Page") -> None:
+    come_to_confirm(page)
+    page.get_by_role("button", name="Connect", exact=True).click()
+    page.locator(".leadexec-account").wait_for()
+
+
 def choose_revoke(page: "Page") -> None:
     page.locator("#action-toggle").check()
     page.locator("select[name=action]").select_option("revoke_selected")
@@ -219,6 +234,15 @@ def take_all(play: "Playwright", url: str, sessions: dict[str, str]) -> None:
     take("reconnect", "/", user="granite-homes")
     take("connect-page", "/leadexec/connect/", of=".card", user="demo")
     take("confirm-page", "/", come_to_confirm, of=".card", user="demo")
+    take(
+        "example-project",
+        "/",
+        connect,
+        user="demo",
+        width=1000,
+        height=760,
+        is_whole=True,
+    )
     take("connected", "/", user="maple-realty")
     take("connected-narrow", "/", user="maple-realty", width=320)
     take("customized", "/welcome/", customize_and_lose_the_network)

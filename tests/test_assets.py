@@ -58,15 +58,6 @@ def test_building_again_gives_the_same(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.node
-def test_a_page_with_the_tag_costs_less_than_four_kilobytes() -> None:
-    names = [BUILT / "leadexec.min.js", BUILT / "leadexec.min.css"]
-    run = subprocess.run(
-        [NODE, "--eval", COMPRESS, *names], capture_output=True, check=True, timeout=60
-    )
-    assert int(run.stdout) <= BUDGET
-
-
 def collected(settings: Settings, folder: Path, backend: str) -> Any:
     """What collectstatic has put into ``folder``, as the storage names it."""
     settings.STATIC_ROOT = folder
@@ -79,6 +70,22 @@ STORAGES = {
     "django": "django.contrib.staticfiles.storage.ManifestStaticFilesStorage",
     "whitenoise": "whitenoise.storage.CompressedManifestStaticFilesStorage",
 }
+
+
+@pytest.mark.node
+def test_a_page_with_the_tag_costs_less_than_four_kilobytes(
+    settings: Settings, tmp_path: Path
+) -> None:
+    files = collected(settings, tmp_path, STORAGES["django"])
+    # With hashed names, as they are served: those make the comments that name the maps longer.
+    names = [
+        tmp_path / files.stored_name(f"django_leadexec/{name}")
+        for name in ("leadexec.min.js", "leadexec.min.css")
+    ]
+    run = subprocess.run(
+        [NODE, "--eval", COMPRESS, *names], capture_output=True, check=True, timeout=60
+    )
+    assert int(run.stdout) < BUDGET
 
 
 @pytest.mark.parametrize("backend", STORAGES.values(), ids=STORAGES)

@@ -1,5 +1,7 @@
 """What a site adds to its Content-Security-Policy, with both packages that send one."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +17,10 @@ from django_leadexec.checks import check_deployment
 from .needs import import_or_skip
 from .processes import run_scenario
 
+ROOT = Path(__file__).parents[1]
 PROVIDER = "https://apps.leadexec.net"
 SELF = "'self'"
+TRUSTED = ["django-leadexec", "django-leadexec-module"]
 FETCHED = ["script-src", "style-src", "connect-src", "img-src", "frame-src"]
 
 
@@ -56,7 +60,9 @@ def test_a_policy_of_the_site_alone_gets_the_provider_everywhere() -> None:
             {"default-src": "<CSP_NONCE_SENTINEL>"},
             {"script-src": ["<CSP_NONCE_SENTINEL>", PROVIDER]},
         ),
-        ({"trusted-types": "one"}, {"trusted-types": ["one", "django-leadexec"]}),
+        ({"trusted-types": "one"}, {"trusted-types": ["one", *TRUSTED]}),
+        ({"trusted-types": ["'none'"]}, {"trusted-types": TRUSTED}),
+        ({"trusted-types": ["django-leadexec-module"]}, {"trusted-types": TRUSTED[::-1]}),
     ],
 )
 def test_what_the_site_allows_already_is_kept(
@@ -73,6 +79,14 @@ def test_a_policy_that_allows_every_kind_of_trusted_types_gets_no_narrower(
     policy: dict[str, Any],
 ) -> None:
     assert "trusted-types" not in csp.directives({}, policy)
+
+
+def test_each_policy_that_the_scripts_create_is_allowed() -> None:
+    names = set()
+    for source in ("leadexec.js", "module.js"):
+        text = (ROOT / "frontend" / source).read_text("utf-8")
+        names |= set(re.findall(r'createPolicy\("([\w-]+)"', text))
+    assert names == set(csp.directives({}, {"trusted-types": "'none'"})["trusted-types"])
 
 
 def test_a_special_directive_is_not_doubled_in_the_general_one() -> None:

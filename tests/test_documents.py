@@ -154,6 +154,20 @@ def test_the_browsers_that_are_documented_are_those_that_are_asked() -> None:
     assert set(re.findall(r"`(test_\w+::\w+)`", section)) == asked
 
 
+def test_each_picture_is_taken_by_the_script_that_makes_them_anew() -> None:
+    script = ast.parse((ROOT / "scripts" / "screenshots.py").read_text("utf-8"))
+    taken = [
+        node.args[0].value
+        for node in ast.walk(script)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "take"
+        and isinstance(node.args[0], ast.Constant)
+    ]
+    pictures = (ROOT / "docs" / "pictures").glob("*.png")
+    assert sorted(map(str, taken)) == sorted(path.stem for path in pictures)
+
+
 def test_the_page_of_neighbours_names_each_that_is_tested() -> None:
     text = (ROOT / "docs" / "neighbours.md").read_text("utf-8")
     visited = re.findall(r"^\|.* \| `(\w+)` in `tests/neighbours/` \|$", text, re.M)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
 from django.contrib.sessions.backends.db import SessionStore
 from django.forms.renderers import DjangoTemplates
@@ -72,9 +73,9 @@ def state_of(block: str) -> str:
     }.get(block, "")
 
 
-def override(block: str) -> str:
+def override(block: str, name: str = "button.html") -> str:
     return (
-        '{% extends "django_leadexec/button.html" %}'
+        f'{{% extends "django_leadexec/{name}" %}}'
         f"{{% block {block} %}}Words of the site{{% endblock %}}"
     )
 
@@ -112,6 +113,38 @@ def test_every_block_is_documented_and_known_here() -> None:
 @pytest.mark.parametrize("state", ["", "active", "rejected", "waiting"])
 def test_the_packages_own_button_misses_nothing(state: str) -> None:
     assert missing_from_button(button(state)) == []
+
+
+# Which there are depends on the language; the one for "other" is always there.
+PLURALS = r"data-text-throttled-(zero|one|two|few|many)"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("state", ["", "active"])
+def test_each_attribute_of_the_element_around_the_button_is_missed(state: str) -> None:
+    html = button(state)
+    names = re.findall(r'([a-z-]+)="', html.partition(">")[0])
+    assert {"lang", "data-text-unexpected"} < set(names)
+    for name in names:
+        if name != "class" and not re.fullmatch(PLURALS, name):
+            without = html.replace(f'{name}="', 'data-gone="', 1)
+            assert missing_from_button(without) == [f"div.leadexec[{name}]"]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("state", ["", "active"])
+@pytest.mark.parametrize(
+    ("found", "replaced", "missing"),
+    [
+        ("(<script.*</script>)", r"<span>\1</span>", ".leadexec > script[src]"),
+        (r'(lang="[\w-]+")', r"><p \1>", "div.leadexec[lang]"),
+    ],
+)
+def test_what_the_script_looks_for_in_its_place_is_missed_elsewhere(
+    state: str, found: str, replaced: str, missing: str
+) -> None:
+    html = re.sub(found, replaced, button(state), count=1)
+    assert missing in missing_from_button(html)
 
 
 def test_what_is_no_button_misses_everything() -> None:
@@ -163,21 +196,91 @@ def test_a_site_of_jinja2_may_write_the_whole_button_in_it(
     assert "div.leadexec[data-script]" not in missing_from_button(html)
 
 
-@pytest.mark.parametrize(
-    ("page", "block"), [("connect", "heading"), ("connect", "meaning"), ("connect", "button")]
-)
-@pytest.mark.django_db
-def test_a_block_of_a_page_replaces_only_itself(
-    settings: Settings, tmp_path: Path, page: str, block: str
-) -> None:
-    (tmp_path / "django_leadexec").mkdir()
-    (tmp_path / "django_leadexec" / f"{page}.html").write_text(
-        override(block).replace("button.html", f"{page}.html")
-    )
-    settings.TEMPLATES = [DJANGO | {"DIRS": [tmp_path]}]
+# The pages
+
+PAGES = [
+    (path.name, block)
+    for path in sorted((ROOT / "templates/django_leadexec").glob("*.html"))
+    if path != BUTTON
+    for block in re.findall(r"{% block (\w+) %}", path.read_text("utf-8"))
+]
+# What the script and the views need of a page, and the block that brings it: docs/templates.md.
+BROUGHT = {
+    "connect.html": {"leAppButton": "button", "<h1>": "heading"},
+    "confirm.html": {
+        "acme": "sides",
+        "visitor@site": "sides",
+        'name="confirm" value="yes"': "choice",
+        'name="confirm" value="no"': "choice",
+        'name="csrfmiddlewaretoken"': "content",
+        'name="link" value="the-link"': "content",
+        'name="visitor" value="the-mark"': "content",
+        'role="alert">The error': "content",
+    },
+    "base.html": {"leadexec.min.css": "styles"},
+}
+
+
+def page(name: str) -> str:
+    """What the view of this template would show, without what differs each time."""
     request = RequestFactory().get("/page/")
     request.user = AnonymousUser()
-    html = pages.find_template(f"django_leadexec/{page}.html").render({"next_url": "/"}, request)
-    assert html.count("Words of the site") == 1
-    assert ("leAppButton" in html) == (block != "button")
-    assert ("<h1>" in html) == (block != "heading")
+    context = {
+        "next_url": "/",
+        "account_id": "acme",
+        "site_user": get_user_model()(username="visitor@site"),
+        "link": "the-link",
+        "visitor": "the-mark",
+        "error": "The error",
+    }
+    html: str = pages.find_template(f"django_leadexec/{name}").render(context, request)
+    return re.sub(r'("csrfmiddlewaretoken" value=)"\w+"', r'\1""', html)
+
+
+def assert_replaces_only_itself(whole: str, html: str, name: str, block: str) -> None:
+    before, after = html.split("Words of the site")
+    assert whole.startswith(before)
+    assert whole.endswith(after)
+    assert len(before) + len(after) <= len(whole)
+    lost = {what for what in BROUGHT[name] if what in whole and what not in html}
+    gone = {block}
+    if block == "content":
+        # It stands last, and the others of its page stand in it.
+        source = (BUTTON.parent / name).read_text("utf-8")
+        gone |= set(re.findall(r"{% block (\w+) %}", source.partition("{% block content %}")[2]))
+    assert lost == {what for what, brought_by in BROUGHT[name].items() if brought_by in gone}
+
+
+def test_there_are_pages_to_look_at() -> None:
+    assert {name for name, _block in PAGES} == set(BROUGHT)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", BROUGHT)
+def test_a_page_has_all_that_the_views_need(name: str) -> None:
+    html = page(name)
+    assert [what for what in BROUGHT[name] if what not in html] == []
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("name", "block"), PAGES)
+def test_a_block_of_a_page_replaces_only_itself(
+    settings: Settings, tmp_path: Path, name: str, block: str
+) -> None:
+    whole = page(name)
+    (tmp_path / "django_leadexec").mkdir()
+    (tmp_path / "django_leadexec" / name).write_text(override(block, name))
+    settings.TEMPLATES = [DJANGO | {"DIRS": [tmp_path]}]
+    assert_replaces_only_itself(whole, page(name), name, block)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("name", "block"), PAGES)
+def test_a_site_of_jinja2_alone_replaces_a_block_of_a_page_in_an_app(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, site_app: Path, name: str, block: str
+) -> None:
+    pytest.importorskip("jinja2")
+    whole = page(name)
+    (site_app / name).write_text(override(block, name))
+    use_app(settings, monkeypatch, JINJA2)
+    assert_replaces_only_itself(whole, page(name), name, block)

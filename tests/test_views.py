@@ -194,6 +194,75 @@ class TestLoggedIn:
         assert post(client, "mine").json()["status"] == "connected"
 
 
+def told(response: Any) -> list[str]:
+    """What the next page that shows Django's messages will say."""
+    return [str(message) for message in get_messages(response.wsgi_request)]
+
+
+class TestTold:
+    """A page that ``next`` leads to may be without the tag, whose script tells it otherwise."""
+
+    @pytest.mark.parametrize(
+        ("page", "next_url"),
+        [
+            ("/page/", "/leads/"),
+            ("/page/", "/leads/?x=1"),
+            ("/page/", "leads/"),
+            ("/page/", "http://testserver/leads/"),
+        ],
+    )
+    def test_who_goes_to_another_page_is_told_there(
+        self, provider: Provider, client: Client, ana: Any, page: str, next_url: str
+    ) -> None:
+        response = post(client, "t", page=page, next=next_url)
+        assert response.json() == {"status": "connected", "redirect": next_url}
+        assert told(response) == ["You are connected with LeadExec."]
+
+    @pytest.mark.parametrize(
+        "posted",
+        [
+            {"page": "/page/"},
+            {"page": "/page/", "next": "/page/"},
+            {"page": "/page/", "next": "/page/?x=1#place"},
+            {"page": "/page/", "next": "?x=1"},
+            {"page": "/page/", "next": "https://evil.example/"},
+            # Pages of leadexec.esm.js stay where they are.
+            {"next": "/leads/"},
+            {"page": None, "next": "/leads/"},
+            {"page": "//[", "next": "/leads/"},
+            {"page": "/page/", "next": "/leads/", "gesture": False},
+        ],
+    )
+    def test_who_stays_is_told_by_the_script_alone(
+        self, provider: Provider, client: Client, ana: Any, posted: dict[str, Any]
+    ) -> None:
+        assert post(client, "t").json()["status"] == "connected"
+        response = post(client, "t", **posted)
+        assert response.json()["status"] == "connected"
+        assert told(response) == []
+
+    def test_who_is_not_connected_is_told_nothing(
+        self, provider: Provider, client: Client, ana: Any
+    ) -> None:
+        provider.answers["t"] = stand_in.refused
+        response = post(client, "t", page="/page/", next="/leads/")
+        assert_error(response, 422, "rejected")
+        assert told(response) == []
+
+    def test_a_site_without_messages_connects_in_silence(
+        self, provider: Provider, client: Client, ana: Any, settings: Settings
+    ) -> None:
+        settings.MIDDLEWARE = [it for it in settings.MIDDLEWARE if "messages" not in it]
+        response = post(client, "t", page="/page/", next="/leads/")
+        assert response.json()["status"] == "connected"
+
+    def test_who_confirms_is_told_by_the_confirm_page_alone(
+        self, provider: Provider, client: Client, ana: Any, sign_in: None
+    ) -> None:
+        assert told(post(client, "t", page="/page/", next="/leads/")) == []
+        assert told(agree(client)) == ["LeadExec is connected."]
+
+
 class TestAnonymous:
     def test_a_click_waits_for_login_and_confirmation(
         self, provider: Provider, client: Client

@@ -12,12 +12,23 @@ import pytest
 from django.contrib.staticfiles import finders
 from django.template import RequestContext, Template
 from django.test import RequestFactory
+from pytest_django import Settings
+from pytest_django.live_server_helper import LiveServer
 
 from django_leadexec.visitor_mark import mark_of
 from tests.needs import find_chromium, find_firefox, skip_for_want
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Locator, Page, Playwright, Request, Route
+    from playwright.sync_api import (
+        Browser,
+        BrowserContext,
+        ConsoleMessage,
+        Locator,
+        Page,
+        Playwright,
+        Request,
+        Route,
+    )
 
 ARGUMENTS = [
     "--headless",
@@ -56,6 +67,21 @@ FENCE = """() => new Promise((resolve) => {
 # For a test of what the engines decide, each in its own way.
 in_each_engine = pytest.mark.parametrize(
     "engine", ["chromium", pytest.param("firefox", marks=pytest.mark.firefox)]
+)
+
+
+# And for one of what it looks like: Chromium is told by the test whether the system is dark.
+in_each_engine_and_scheme = pytest.mark.parametrize(
+    "engine",
+    [
+        "chromium",
+        pytest.param("firefox", marks=pytest.mark.firefox),
+        pytest.param("dark_firefox", marks=pytest.mark.firefox),
+    ],
+)
+# Where the sandbox plays LeadExec, for pages of localhost. Another address is another site, too.
+in_each_origin = pytest.mark.parametrize(
+    "provider_host", ["localhost", "127.0.0.1"], ids=["same-origin", "across-origins"]
 )
 
 
@@ -129,6 +155,33 @@ def firefox(playwright: "Playwright") -> Iterator["Browser"]:
         yield browser
 
 
+@pytest.fixture(scope="package")
+def dark_firefox(playwright: "Playwright") -> Iterator["Browser"]:
+    """One whose system is dark, of which Playwright can't tell it."""
+    with open_firefox(playwright, **{"layout.css.prefers-color-scheme.content-override": 0}) as it:
+        yield it
+
+
+@pytest.fixture
+def provider_host() -> str:
+    """The host of the sandbox. A test marked ``in_each_origin`` has another, too."""
+    return "localhost"
+
+
+@pytest.fixture
+def sandbox(live_server: LiveServer, settings: Settings, provider_host: str) -> str:
+    """The address of the sandbox, which is LeadExec in the settings."""
+    url = f"http://{provider_host}:{live_server.thread.port}/sandbox"
+    settings.DEBUG = True  # http, and the sandbox
+    settings.ALLOWED_HOSTS = ["localhost", "127.0.0.1", "testserver"]
+    settings.LEADEXEC = settings.LEADEXEC | {
+        "BASE_URL": url,
+        "ACCOUNT_API_URL": f"{url}/account-api",
+        "DATA_API_URL": f"{url}/data-api",
+    }
+    return url
+
+
 @pytest.fixture
 def engine() -> str:
     """What runs the test's pages. A test marked ``in_each_engine`` is run in Firefox too."""
@@ -141,32 +194,75 @@ def browser(request: pytest.FixtureRequest, engine: str) -> "Browser":
     return browser
 
 
-@pytest.fixture
-def script_errors() -> list[str]:
-    """The uncaught errors of the page's scripts. They fail a test that doesn't clear them."""
-    return []
+# What Chromium says of an answer that is an error, or does not come; of a policy that is broken;
+# and of its own pages.
+NOT_LOADED = "Failed to load resource"
+BLOCKED = "Content Security Policy"
+# What the engines say where Trusted Types don't allow a policy, and what follows.
+TRUSTED_TYPES = [
+    "Creating a TrustedTypePolicy named",
+    "requires 'Trusted",
+    "blocked creating a Trusted Types policy",
+    "require-trusted-types-for",
+]
+CHROMIUMS_OWN = "Couldn't load preload assets"
+
+
+class Faults:
+    """What pages say is wrong: uncaught errors of scripts, errors and warnings of the console.
+
+    They fail a test that does not allow them.
+    """
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+        self._allowed = [CHROMIUMS_OWN]
+
+    def allow(self, *words: str) -> None:
+        """The test causes what says any of these words."""
+        self._allowed += words
+
+    def left(self) -> list[str]:
+        return [text for text in self.found if not any(words in text for words in self._allowed)]
+
+    def watch(self, context: "BrowserContext") -> None:
+        context.on("weberror", lambda error: self.found.append(str(error.error)))
+        context.on("console", self.hear)
+
+    def hear(self, message: "ConsoleMessage") -> None:
+        if message.type in ("error", "warning"):
+            # Only the address says what could not be loaded.
+            self.found.append(f"{message.text} ({message.location['url']})")
 
 
 @pytest.fixture
-def page(browser: "Browser", script_errors: list[str]) -> Iterator["Page"]:
+def faults() -> Faults:
+    return Faults()
+
+
+@pytest.fixture
+def page(browser: "Browser", faults: Faults) -> Iterator["Page"]:
     """A page in a profile of its own."""
-    with open_page(browser, script_errors) as page:
+    with open_page(browser, faults) as page:
         yield page
 
 
 @contextmanager
-def open_page(browser: "Browser", errors: list[str]) -> Iterator["Page"]:
+def open_page(browser: "Browser", faults: Faults) -> Iterator["Page"]:
     context = browser.new_context(ignore_https_errors=True)
     context.set_default_timeout(30_000)
-    context.on("weberror", lambda error: errors.append(str(error.error)))
+    faults.watch(context)
     if browser.browser_type.name == "firefox":
         context.add_init_script(SHOW_BODIES)
     yield context.new_page()
-    # An answer under way when the context closes is an error; and what comes now goes nowhere.
+    # An answer under way when the context closes is an error; and what comes now goes nowhere,
+    # which the browser says of each.
+    context.remove_listener("console", faults.hear)
     context.set_offline(True)
     context.unroute_all(behavior="ignoreErrors")
     context.close()
-    assert errors == []
+    left = faults.left()
+    assert not left, "\n".join(left)
 
 
 def body_of(request: "Request") -> Any:
@@ -177,8 +273,9 @@ def body_of(request: "Request") -> Any:
 class Site:
     """One page at ORIGIN; `provider` and `stylesheet` are served as the provider's."""
 
-    def __init__(self, page: "Page") -> None:
+    def __init__(self, page: "Page", faults: Faults) -> None:
         self.page = page
+        self.faults = faults
         self.provider: str | None = ON_CLICK % '{valid: true, refreshToken: "rt-1"}'
         self.stylesheet: str | None = ".le-app-button { color: teal }"
         self.answers: list[dict[str, Any]] = []
@@ -280,12 +377,12 @@ class Site:
             route.continue_()
         elif request.url == f"{PROVIDER}/js/le-app-button.js":
             if self.provider is None:
-                route.abort()
+                self._fail(route)
             else:
                 route.fulfill(body=self.provider, content_type="text/javascript")
         elif request.url == f"{PROVIDER}/css/le-app-button.css":
             if self.stylesheet is None:
-                route.abort()
+                self._fail(route)
             else:
                 route.fulfill(body=self.stylesheet, content_type="text/css")
         elif path.startswith("/static/"):
@@ -298,7 +395,7 @@ class Site:
         elif path == "/leadexec/state/":
             self.states += 1
             if self.csrf_token is None:
-                route.fulfill(status=500, body="<h1>Error</h1>", content_type="text/html")
+                self._fail(route, status=500, body="<h1>Error</h1>", content_type="text/html")
             else:
                 route.fulfill(json={"csrf_token": self.csrf_token} | self.state)
         elif path == "/leadexec/callback/":
@@ -307,7 +404,9 @@ class Site:
             # A test that says no more leaves the page waiting: it may have moved on by itself.
             answer = self.answers.pop(0) if self.answers else {"hang": True}
             if "abort" in answer:
-                route.abort()
+                self._fail(route)
+            elif answer.get("status", 200) >= 400:
+                self._fail(route, **answer)
             elif "hang" not in answer:
                 route.fulfill(**answer)
         else:
@@ -316,7 +415,15 @@ class Site:
                 body=self.html, content_type="text/html; charset=utf-8", headers=self.headers
             )
 
+    def _fail(self, route: "Route", **answer: Any) -> None:
+        """Give an answer that is an error, or none. The browser will say so."""
+        self.faults.allow(f"({route.request.url})")
+        if answer:
+            route.fulfill(**answer)
+        else:
+            route.abort()
+
 
 @pytest.fixture
-def site(page: "Page") -> Site:
-    return Site(page)
+def site(page: "Page", faults: Faults) -> Site:
+    return Site(page, faults)

@@ -7,7 +7,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
-from tests import urls
+from tests.browser import urls
 
 ROOT = Path(__file__).parents[2]
 BLOCKS: list[tuple[str, str]] = re.findall(
@@ -34,13 +34,7 @@ def page(request: HttpRequest) -> HttpResponse:
     return HttpResponse(example("html"))
 
 
-def icon(request: HttpRequest) -> HttpResponse:
-    """Browsers ask for one by themselves."""
-    return HttpResponse(status=204)
-
-
 urlpatterns = [
-    path("favicon.ico", icon),
     path("leads/", page),
     *api["urlpatterns"],
     *urls.urlpatterns,

@@ -13,6 +13,8 @@ from tests.browser.conftest import (
     ORIGIN,
     PROVIDER,
     STRANGER,
+    TRUSTED_TYPES,
+    Faults,
     Site,
     in_each_engine,
 )
@@ -58,7 +60,13 @@ def test_a_click_posts_the_token_with_gesture_and_csrf_and_loads_the_page_again(
     site.open()
     site.click()
     [posted] = site.posted()
-    assert posted == {"token": "rt-1", "gesture": True, "visitor": STRANGER, "next": None}
+    assert posted == {
+        "token": "rt-1",
+        "gesture": True,
+        "visitor": STRANGER,
+        "next": None,
+        "page": "/page/",
+    }
     assert site.post_headers["x-csrftoken"] == "s" * 64
     assert site.post_headers["accept"] == "application/json"
     assert site.post_headers["content-type"] == "application/json"
@@ -766,14 +774,20 @@ def test_a_page_that_requires_trusted_types_lets_the_script_be_loaded(site: Site
     assert site.page.evaluate("violations") == []
 
 
-def test_a_page_that_knows_no_such_policy_is_told_at_once(site: Site):
+@in_each_engine
+def test_a_page_that_knows_no_such_policy_is_told_at_once_that_it_is_the_pages_fault(
+    site: Site, faults: Faults
+):
+    faults.allow(*TRUSTED_TYPES)
     policy = "require-trusted-types-for 'script'; trusted-types another"
     site.headers = {"Content-Security-Policy": policy}
-    site.open()
-    site.says("alert", "LeadExec could not be loaded")
+    site.open(head=RECORD_EVENTS)
+    site.says("alert", "This button does not work on this page.")
     site.click()
-    site.says("alert", "LeadExec could not be loaded")
+    site.says("alert", "This button does not work on this page.")
+    assert [detail["code"] for detail in seen(site, "error", "error")] == ["page", "page"]
     assert site.page.locator("[aria-busy]").count() == 0
+    assert site.asked_provider() == ["/css/le-app-button.css"]
 
 
 def test_the_button_never_submits_a_form_around_it(site: Site):
@@ -876,10 +890,10 @@ def test_an_answer_from_before_the_page_was_left_moves_it_nowhere(site: Site):
     site.stays()
 
 
-def test_the_markups_own_text_survives_without_javascript(chromium):
+def test_the_markups_own_text_survives_without_javascript(chromium, faults: Faults):
     context = chromium.new_context(java_script_enabled=False)
     page = context.new_page()
-    site = Site(page)
+    site = Site(page, faults)
     site.open()
     assert page.locator("noscript p").is_visible()
     context.close()

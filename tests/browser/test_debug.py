@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.browser.conftest import CONNECTED, Site
+from tests.browser.conftest import CONNECTED, NOT_LOADED, Site
 from tests.sockets import Peer, serving
 
 pytestmark = pytest.mark.browser
@@ -20,6 +20,8 @@ def told(site: Site) -> list[str]:
     """What the page has told the console."""
     found: list[str] = []
     site.page.on("console", lambda message: found.append(message.text))
+    # What it says, it says as an error.
+    site.faults.allow("django-leadexec: ")
     return found
 
 
@@ -141,7 +143,8 @@ def serve_page(peer: Peer) -> None:
         peer.send(PAGE)
 
 
-def test_a_page_that_embeds_only_what_agrees_loads_the_sandbox(page, live_server):
+def test_a_page_that_embeds_only_what_agrees_loads_the_sandbox(page, faults, live_server):
+    faults.allow(NOT_LOADED)
     # A real server, as browsers let no page of another into this machine.
     with serving(serve_page) as server:
         page.goto(server.url)

@@ -13,7 +13,7 @@ from django.test import Client
 from django_leadexec.models import LeadExecConnection, PendingRevocation
 from django_leadexec.sandbox.models import Grant
 from django_leadexec.sandbox.views import COOKIE
-from tests.browser.conftest import in_each_engine
+from tests.browser.conftest import NOT_LOADED, in_each_engine, in_each_origin
 from tests.processes import wait_until
 
 if TYPE_CHECKING:
@@ -65,26 +65,14 @@ class Visitor:
 
 
 @pytest.fixture
-def visitor(page, live_server, settings):
-    settings.DEBUG = True  # http, and the sandbox
+def visitor(page, live_server, settings, sandbox):
     settings.ROOT_URLCONF = "tests.browser.urls"
     settings.LOGIN_REDIRECT_URL = "/strict/"
-    settings.LEADEXEC = settings.LEADEXEC | {
-        "BASE_URL": f"{live_server.url}/sandbox",
-        "ACCOUNT_API_URL": f"{live_server.url}/sandbox/account-api",
-        "DATA_API_URL": f"{live_server.url}/sandbox/data-api",
-    }
-    violations = []
     page.context.add_init_script(VIOLATIONS)
-    page.context.on(
-        "console",
-        lambda message: violations.append(message.text) if "violation: " in message.text else None,
-    )
     yield Visitor(page, live_server.url)
     # What is still under way may violate the policy, and must not meet the next test's database.
     page.wait_for_load_state("networkidle")
     wait_until(lambda: not PendingRevocation.objects.exists())
-    assert violations == []
 
 
 @pytest.fixture
@@ -97,14 +85,15 @@ def signing_in(settings):
     settings.LEADEXEC = settings.LEADEXEC | {"SIGN_IN": True}
 
 
-def connect(visitor, user):
+def connect(visitor, user, account=""):
     visitor.has_session_of(user)
     visitor.open()
-    visitor.answer_dialog("Consent")
+    visitor.answer_dialog("Consent", account)
     visitor.sees("Connected with LeadExec")
 
 
 @in_each_engine
+@in_each_origin
 def test_a_visitor_consents_and_disconnects_again(visitor, ada):
     connect(visitor, ada)
     connection = ada.leadexec_connections.get()
@@ -117,12 +106,59 @@ def test_a_visitor_consents_and_disconnects_again(visitor, ada):
 
 
 @in_each_engine
+@in_each_origin
 def test_a_visitor_cancels(visitor, ada):
     visitor.has_session_of(ada)
     visitor.open()
     visitor.answer_dialog("Cancel")
     visitor.sees("Nothing was connected. LeadExec says: The visitor declined the authorization.")
     assert not LeadExecConnection.objects.exists()
+
+
+@in_each_engine
+@in_each_origin
+def test_only_a_dialog_of_the_same_site_recognizes_a_visitor(visitor, ada, provider_host):
+    connect(visitor, ada, "Summit Roofing")
+    bob = get_user_model().objects.create_user("bob")
+    visitor.has_session_of(bob)
+    with visitor.page.expect_response("**/dialog/status/**") as answered:
+        visitor.page.goto(visitor.url + "/strict/")
+    # Its cookie is SameSite=Lax: it goes along with the dialog, and with no request of a script's
+    # on another site.
+    is_same_site = provider_host == "localhost"
+    assert bool(answered.value.json()["result"]) == is_same_site
+    if is_same_site:
+        visitor.page.get_by_role("button", name="Continue with LeadExec").wait_for()
+        return
+    with visitor.page.expect_popup() as opened:
+        visitor.page.locator("#leAppButton").click()
+    chosen = opened.value.locator("[name=account]:checked")
+    assert chosen.get_attribute("value") == "summit-roofing"
+
+
+@in_each_origin
+def test_a_page_that_cuts_the_dialog_off_hears_nothing_of_it(visitor, ada, settings, faults):
+    settings.SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+    faults.allow("This page has the header Cross-Origin-Opener-Policy: same-origin")
+    visitor.has_session_of(ada)
+    visitor.open()
+    with visitor.page.context.expect_page() as opened:
+        visitor.page.locator("#leAppButton").click()
+    opened.value.get_by_role("button", name="Consent").click()
+    opened.value.locator("#cut-off").wait_for()
+    assert not LeadExecConnection.objects.exists()
+
+
+def test_who_goes_on_to_a_page_without_the_button_is_told_there_once(visitor, ada):
+    visitor.has_session_of(ada)
+    with visitor.page.expect_response("**/dialog/status/**"):
+        visitor.page.goto(visitor.url + "/strict/?next=/leads/")
+    visitor.answer_dialog("Consent")
+    visitor.page.wait_for_url(f"{visitor.url}/leads/")
+    assert visitor.page.get_by_text("You are connected with LeadExec.").count() == 1
+    visitor.page.goto(visitor.url + "/strict/")
+    visitor.page.locator(".leadexec-account").wait_for()
+    assert visitor.page.get_by_text("You are connected with LeadExec.").count() == 0
 
 
 @pytest.mark.parametrize(("choice", "count"), [("Connect", 1), ("Don't connect", 0)])
@@ -170,7 +206,8 @@ def test_who_has_signed_out_is_not_signed_in_without_a_click(visitor, ada, signi
     visitor.is_signed_in_as("nobody")
 
 
-def test_an_account_that_is_another_users_is_told_in_place(visitor, ada):
+def test_an_account_that_is_another_users_is_told_in_place(visitor, ada, faults):
+    faults.allow(NOT_LOADED)
     connect(visitor, get_user_model().objects.create_user("bob"))
     visitor.has_session_of(ada)
     visitor.open()
@@ -219,7 +256,8 @@ def test_an_old_tab_is_told_that_it_is_done(visitor, ada):
     other.get_by_text("LeadExec was disconnected already.").wait_for()
 
 
-def test_a_tab_of_the_user_before_links_nothing_to_the_one_after(visitor, ada):
+def test_a_tab_of_the_user_before_links_nothing_to_the_one_after(visitor, ada, faults):
+    faults.allow(NOT_LOADED)
     visitor.has_session_of(ada)
     visitor.open()
     bob = get_user_model()._default_manager.create_user("bob")

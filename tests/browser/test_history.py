@@ -11,7 +11,14 @@ from django.contrib.staticfiles import finders
 from django.template import RequestContext, Template
 from django.test import RequestFactory
 
-from tests.browser.conftest import ARGUMENTS, ON_CLICK, in_each_engine, open_firefox, open_page
+from tests.browser.conftest import (
+    ARGUMENTS,
+    ON_CLICK,
+    Faults,
+    in_each_engine,
+    open_firefox,
+    open_page,
+)
 from tests.browser.test_slow_provider import reply
 from tests.needs import find_chromium
 from tests.sockets import Peer, SocketServer, serving
@@ -43,11 +50,11 @@ def open_chromium(playwright: "Playwright") -> Iterator["Browser"]:
 
 
 @pytest.fixture
-def kept(engine: str, playwright: "Playwright", script_errors: list[str]) -> Iterator["Page"]:
+def kept(engine: str, playwright: "Playwright", faults: Faults) -> Iterator["Page"]:
     """A page in a browser that keeps pages, which Playwright forbids unless it is told."""
     is_firefox = engine == "firefox"
     opened = open_firefox(playwright, **KEEPS_PAGES) if is_firefox else open_chromium(playwright)
-    with opened as browser, open_page(browser, script_errors) as page:
+    with opened as browser, open_page(browser, faults) as page:
         yield page
 
 

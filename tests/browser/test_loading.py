@@ -4,7 +4,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.browser.conftest import CONNECTED, ON_CLICK, STRANGER, Site, in_each_engine
+from tests.browser.conftest import (
+    CONNECTED,
+    NOT_LOADED,
+    ON_CLICK,
+    STRANGER,
+    Faults,
+    Site,
+    in_each_engine,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -48,7 +56,13 @@ def test_a_click_fetches_both_files_and_is_passed_on(site: Site):
     site.open(tag=ON_REQUEST)
     site.click()
     [posted] = site.posted()
-    assert posted == {"token": "rt-1", "gesture": True, "visitor": STRANGER, "next": None}
+    assert posted == {
+        "token": "rt-1",
+        "gesture": True,
+        "visitor": STRANGER,
+        "next": None,
+        "page": "/page/",
+    }
     assert sorted(site.asked_provider()) == sorted(FILES)
     site.click()
     site.settle()
@@ -172,7 +186,8 @@ def test_a_click_of_long_ago_is_asked_for_again(site: Site, held):
     assert site.posted()[0]["gesture"] is True
 
 
-def test_a_click_that_waits_in_vain_is_told(site: Site, held):
+def test_a_click_that_waits_in_vain_is_told(site: Site, faults: Faults, held):
+    faults.allow(NOT_LOADED)
     site.open()
     site.click()
     site.wait_for(lambda: held)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.browser.conftest import ORIGIN, Site, in_each_engine, open_firefox, open_page
+from tests.browser.conftest import ORIGIN, Faults, Site, in_each_engine, open_firefox, open_page
 from tests.browser.test_endings import rendered
 
 if TYPE_CHECKING:
@@ -60,13 +60,14 @@ def bare(site: Site) -> Site:
     [
         ("chromium", "light"),
         ("chromium", "dark"),
-        # Playwright can't tell it that the system is dark.
         pytest.param("firefox", "light", marks=pytest.mark.firefox),
+        pytest.param("dark_firefox", "dark", marks=pytest.mark.firefox),
     ],
 )
 def test_the_button_stands_out_without_the_providers_stylesheet(bare: Site, scheme: Any):
     bare.page.emulate_media(color_scheme=scheme)
     bare.open(head=SCHEMES)
+    assert bare.page.evaluate("(s) => matchMedia(`(prefers-color-scheme: ${s})`).matches", scheme)
     button = bare.page.locator("#leAppButton")
     page = "rgb(255, 255, 255)" if scheme == "light" else "rgb(18, 18, 18)"
     assert box(button)["height"] >= 44
@@ -81,7 +82,7 @@ def test_the_button_stands_out_without_the_providers_stylesheet(bare: Site, sche
 
 
 def assert_bordered(bare: Site) -> None:
-    bare.open()
+    bare.open(head=SCHEMES)
     assert bare.page.evaluate("matchMedia('(forced-colors: active)').matches")
     found = look(bare.page.locator("#leAppButton"))
     assert found["borderStyle"] == "solid"
@@ -89,18 +90,17 @@ def assert_bordered(bare: Site) -> None:
     assert contrast(found["color"], found["backgroundColor"]) >= 4.5
 
 
-def test_forced_colours_leave_it_a_border(bare: Site):
-    bare.page.emulate_media(forced_colors="active")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_forced_colours_leave_it_a_border(bare: Site, scheme: Any):
+    bare.page.emulate_media(forced_colors="active", color_scheme=scheme)
     assert_bordered(bare)
 
 
 @pytest.mark.firefox
-def test_forced_colours_leave_it_a_border_in_firefox(
-    playwright: "Playwright", script_errors: list[str]
-):
+def test_forced_colours_leave_it_a_border_in_firefox(playwright: "Playwright", faults: Faults):
     forced = {"browser.display.document_color_use": 2}
-    with open_firefox(playwright, **forced) as firefox, open_page(firefox, script_errors) as page:
-        site = Site(page)
+    with open_firefox(playwright, **forced) as firefox, open_page(firefox, faults) as page:
+        site = Site(page, faults)
         site.provider, site.stylesheet = "", None
         assert_bordered(site)
 

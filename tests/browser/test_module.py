@@ -10,11 +10,24 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.utils import timezone
 
+from django_leadexec import csp
 from django_leadexec.models import LeadExecConnection, PendingRevocation
-from tests.browser.conftest import CONNECTED, ON_CLICK, ORIGIN, Site, body_of, in_each_engine
+from tests.browser.conftest import (
+    CONNECTED,
+    NOT_LOADED,
+    ON_CLICK,
+    ORIGIN,
+    TRUSTED_TYPES,
+    Faults,
+    Site,
+    body_of,
+    in_each_engine,
+    in_each_origin,
+)
 from tests.browser.spa_urls import ROOT, block, example
-from tests.browser.test_button_script import AUTOMATIC, RECORD_EVENTS, seen
+from tests.browser.test_button_script import AUTOMATIC, RECORD_EVENTS, VIOLATIONS, seen
 from tests.browser.test_flows import Visitor
+from tests.browser.test_policies import header
 from tests.needs import NODE_MODULES
 from tests.processes import wait_until
 
@@ -48,34 +61,18 @@ def ada() -> Any:
 
 
 @pytest.fixture
-def visitor(page: "Page", live_server, settings) -> Iterator[SinglePage]:
-    settings.DEBUG = True  # http, and the sandbox
+def visitor(page: "Page", live_server, settings, sandbox) -> Iterator[SinglePage]:
     settings.ROOT_URLCONF = "tests.browser.spa_urls"
     settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "rest_framework"]
-    settings.LEADEXEC = settings.LEADEXEC | {
-        "BASE_URL": f"{live_server.url}/sandbox",
-        "ACCOUNT_API_URL": f"{live_server.url}/sandbox/account-api",
-        "DATA_API_URL": f"{live_server.url}/sandbox/data-api",
-    }
     yield SinglePage(page, live_server.url)
     # What is still under way must not meet the next test's database.
     page.wait_for_load_state("networkidle")
     wait_until(lambda: not PendingRevocation.objects.exists())
 
 
-@pytest.fixture
-def messages(page: "Page") -> list[str]:
-    """What the page has said to the console, as a fault."""
-    found: list[str] = []
-    page.context.on(
-        "console",
-        lambda message: found.append(message.text) if message.type == "error" else None,
-    )
-    return found
-
-
 @in_each_engine
-def test_the_example_connects_calls_the_api_and_disconnects_on_one_page(visitor, ada, messages):
+@in_each_origin
+def test_the_example_connects_calls_the_api_and_disconnects_on_one_page(visitor, ada):
     visitor.has_session_of(ada)
     visitor.open()
     page = visitor.page
@@ -90,7 +87,6 @@ def test_the_example_connects_calls_the_api_and_disconnects_on_one_page(visitor,
     assert page.locator("#types li").count() == 0
     assert page.evaluate("window.same") is True
     assert not LeadExecConnection.objects.live().exists()
-    assert messages == []
 
 
 def test_it_connects_again_after_it_was_disconnected(visitor, ada):
@@ -126,7 +122,7 @@ def bundled(tmp_path) -> str:
 
 
 @pytest.mark.node
-def test_the_react_example_works(visitor, ada, tmp_path, messages):
+def test_the_react_example_works(visitor, ada, tmp_path):
     script = bundled(tmp_path)
     page = visitor.page
     page.route("**/react/", lambda route: route.fulfill(content_type="text/html", body=SHELL))
@@ -139,7 +135,6 @@ def test_the_react_example_works(visitor, ada, tmp_path, messages):
     page.get_by_role("button", name="Disconnect").click()
     page.get_by_text("0 connected").wait_for()
     page.locator("#leAppButton").wait_for()
-    assert messages == []
 
 
 # Bad days
@@ -210,6 +205,7 @@ def test_a_click_posts_and_the_page_stays_and_shows_the_connection(bare: BarePag
         "gesture": True,
         "visitor": "",
         "next": None,
+        "page": None,
     }
     site.stays()
 
@@ -252,7 +248,10 @@ def test_a_disconnect_says_that_it_works_and_what_came_of_it(bare: BarePage, sit
     site.stays()
 
 
-def test_a_disconnect_that_fails_is_told_and_can_be_tried_again(bare: BarePage, site: Site):
+def test_a_disconnect_that_fails_is_told_and_can_be_tried_again(
+    bare: BarePage, site: Site, faults: Faults
+):
+    faults.allow(NOT_LOADED)
     bare.show("acme")
     bare.disconnect_answer = {"status": 403, "json": {"error": {"code": "csrf", "message": "Old."}}}
     bare.open()
@@ -264,7 +263,10 @@ def test_a_disconnect_that_fails_is_told_and_can_be_tried_again(bare: BarePage, 
     site.says("status", "It is disconnected.")
 
 
-def test_a_disconnect_without_a_network_is_told_in_the_sites_words(bare: BarePage, site: Site):
+def test_a_disconnect_without_a_network_is_told_in_the_sites_words(
+    bare: BarePage, site: Site, faults: Faults
+):
+    faults.allow(NOT_LOADED)
     bare.show("acme")
     bare.open()
     button = site.page.get_by_role("button", name="Disconnect")
@@ -322,7 +324,10 @@ def test_a_page_can_say_an_error_itself(bare: BarePage, site: Site):
     assert site.page.get_by_role("status").text_content() == ""
 
 
-def test_a_disconnect_counts_though_the_new_state_does_not_come(bare: BarePage, site: Site):
+def test_a_disconnect_counts_though_the_new_state_does_not_come(
+    bare: BarePage, site: Site, faults: Faults
+):
+    faults.allow(NOT_LOADED)
     bare.show("acme")
     bare.open()
     site.page.get_by_role("button", name="Disconnect").wait_for()
@@ -356,7 +361,8 @@ def test_disconnect_works_without_a_button(bare: BarePage, site: Site):
     assert bare.disconnects == [{"connection": 7}]
 
 
-def test_what_fails_has_a_code(bare: BarePage, site: Site):
+def test_what_fails_has_a_code(bare: BarePage, site: Site, faults: Faults):
+    faults.allow(NOT_LOADED)
     bare.open()
     site.page.locator("#leAppButton").wait_for()
     site.csrf_token = None  # the state is an error page
@@ -369,7 +375,7 @@ def test_what_fails_has_a_code(bare: BarePage, site: Site):
 
 
 def test_a_site_that_cannot_be_reached_is_told_by_an_event_and_nothing_else(
-    bare: BarePage, site: Site, script_errors: list[str]
+    bare: BarePage, site: Site, faults: Faults
 ):
     site.csrf_token = None
     bare.open()
@@ -377,7 +383,7 @@ def test_a_site_that_cannot_be_reached_is_told_by_an_event_and_nothing_else(
     site.csrf_token = "s" * 64
     site.page.evaluate("button.refresh()")
     site.page.locator("#leAppButton").wait_for()
-    assert script_errors == []
+    assert faults.left() == []
 
 
 def test_one_that_was_removed_meanwhile_shows_nothing(bare: BarePage, site: Site):
@@ -437,7 +443,7 @@ def test_a_script_still_under_way_serves_the_button_where_it_has_moved_to(
 
 
 def test_a_script_that_finds_no_button_is_asked_for_again_by_the_next(
-    bare: BarePage, site: Site, script_errors: list[str]
+    bare: BarePage, site: Site, faults: Faults
 ):
     held = hold_script(site)
     bare.open()
@@ -445,8 +451,8 @@ def test_a_script_that_finds_no_button_is_asked_for_again_by_the_next(
     site.page.evaluate("leadexec.connect(document.createElement('div')).remove()")
     script = ON_CLICK % '{valid: false, error: "No."}'
     held.pop().fulfill(body=script, content_type="text/javascript")
-    site.wait_for(lambda: script_errors)
-    script_errors.clear()
+    site.wait_for(lambda: faults.found)
+    faults.found.clear()
     site.page.evaluate(MOVE)
     site.wait_for(lambda: held)
     held.pop().fulfill(body=script, content_type="text/javascript")
@@ -468,7 +474,7 @@ def test_the_options_reach_the_site(bare: BarePage, site: Site):
 
 
 def test_onstate_gets_what_is_so_and_its_own_error_is_reported(
-    bare: BarePage, site: Site, script_errors: list[str]
+    bare: BarePage, site: Site, faults: Faults
 ):
     bare.show("acme")
     bare.open("{onState(known) { window.known = known; throw new Error('of the page'); }}")
@@ -476,8 +482,8 @@ def test_onstate_gets_what_is_so_and_its_own_error_is_reported(
     known = site.page.evaluate("known")
     assert known["connections"] == [{"id": 1, "status": "active"}]
     assert "button" not in known
-    site.wait_for(lambda: script_errors)
-    assert "of the page" in script_errors.pop()
+    site.wait_for(lambda: faults.found)
+    faults.allow("of the page")
 
 
 def test_the_tags_script_and_the_module_are_one(bare: BarePage, site: Site):
@@ -490,21 +496,43 @@ def test_the_tags_script_and_the_module_are_one(bare: BarePage, site: Site):
     site.posted(1)
 
 
+STRICT: dict[str, list[str]] = {
+    "default-src": ["'none'"],
+    "script-src": ["'nonce-n'"],
+    "style-src": ["'nonce-n'"],
+    "base-uri": ["'none'"],
+    "require-trusted-types-for": ["'script'"],
+    "trusted-types": ["another"],
+}
+
+
 @in_each_engine
 def test_a_strict_policy_is_never_violated(bare: BarePage, site: Site):
-    site.headers["Content-Security-Policy"] = (
-        "default-src 'none'; script-src 'nonce-n' 'self'; style-src 'nonce-n'; "
-        "connect-src 'self'; base-uri 'none'; require-trusted-types-for 'script'; "
-        "trusted-types django-leadexec django-leadexec-module"
-    )
-    broken: list[str] = []
-    site.page.on("console", lambda message: broken.append(message.text))
+    policy = {**STRICT, **csp.directives({}, STRICT)}
+    site.headers["Content-Security-Policy"] = header(policy)
+    site.page.add_init_script(VIOLATIONS)
     site.answer(DENIED, status=422)
     bare.open("{nonce: 'n'}", head="")
     site.click()
     site.says("alert", "No.")
     site.wait_for(site.has_providers_stylesheet)
-    assert [text for text in broken if "violates" in text or "refused" in text.lower()] == []
+    assert site.page.evaluate("violations") == []
     assert (
         site.page.locator("#leAppButton").evaluate("e => getComputedStyle(e).cursor") == "pointer"
     )
+
+
+@in_each_engine
+@pytest.mark.parametrize("allowed", ["another", "django-leadexec"])
+def test_a_page_that_knows_no_such_policy_is_told_that_it_is_the_pages_fault(
+    bare: BarePage, site: Site, faults: Faults, allowed: str
+):
+    faults.allow(*TRUSTED_TYPES)
+    policy = f"require-trusted-types-for 'script'; trusted-types {allowed}"
+    site.headers["Content-Security-Policy"] = policy
+    bare.open()
+    [told] = seen(site, "error")
+    assert told["code"] == "page"
+    assert told["message"].startswith("This button does not work on this page.")
+    failing = "button.ready.catch((error) => [error instanceof leadexec.LeadExecError, error.code])"
+    assert site.page.evaluate(failing) == [True, "page"]

@@ -23,7 +23,7 @@ from tests.provider import Provider
 from tests.visitor import LOGIN, agree, post
 
 from . import urls
-from .conftest import ON_CLICK, in_each_engine, open_page
+from .conftest import NOT_LOADED, ON_CLICK, Faults, in_each_engine, open_page
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -104,15 +104,17 @@ def csrf_in_session(request: pytest.FixtureRequest, settings: Settings) -> bool:
 
 @pytest.fixture
 def victim(
-    browser: "Browser", script_errors: list[str], live_server: LiveServer, settings: Settings,
+    browser: "Browser", faults: Faults, live_server: LiveServer, settings: Settings,
     provider: Provider, configure: Callable[..., None], sign_in: bool, csrf_in_session: bool,
 ) -> Iterator[Victim]:  # fmt: skip
     settings.ROOT_URLCONF = __name__
     settings.LOGIN_REDIRECT_URL = "/strict/"
     settings.ALLOWED_HOSTS = [".example.test", "testserver"]
     configure(SIGN_IN=sign_in)
+    # Without TLS the hosts are not "trustworthy", and each refusal is an error.
+    faults.allow("Cross-Origin-Opener-Policy header has been ignored", NOT_LOADED)
     script = ON_CLICK % '{valid: true, refreshToken: "victims"}'
-    with open_page(browser, script_errors) as page:
+    with open_page(browser, faults) as page:
         page.context.route(f"{provider.url}/**", lambda route: route.fulfill(body=script))
         yield Victim(page, live_server.thread.port)
         page.wait_for_load_state("networkidle")

@@ -8,7 +8,7 @@ from threading import Event
 import pytest
 from django.contrib.staticfiles import finders
 
-from tests.browser.conftest import ON_CLICK, Site, in_each_engine
+from tests.browser.conftest import NOT_LOADED, ON_CLICK, Site, in_each_engine
 from tests.sockets import Peer, SocketServer, serving
 
 pytestmark = pytest.mark.browser
@@ -70,6 +70,8 @@ def slow_page(site: Site, slow: SlowProvider) -> Iterator[Site]:
 
     with serving(talk) as server:
         site.real = "http://127.0.0.1:"
+        # The provider goes before the page, in the middle of its answers.
+        site.faults.allow(NOT_LOADED)
         site.page.goto(server.url, wait_until="commit")
         yield site
 

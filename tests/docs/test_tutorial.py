@@ -67,8 +67,10 @@ def visit(site: str) -> None:
         with dialog.expect_event("close"), suppress(Error):
             dialog.get_by_role("button", name="Consent").click()
         page.wait_for_url(f"{site}/leads/")
+        expect(page.get_by_text("You are connected with LeadExec.")).to_have_count(1)
         expect(page.get_by_role("heading", level=2)).to_have_count(2)
         assert page.get_by_role("listitem").count() == 10
         page.get_by_role("link", name="Back").click()
         expect(page.get_by_role("button", name="Disconnect")).to_be_visible()
+        expect(page.get_by_text("You are connected with LeadExec.")).to_have_count(0)
         browser.close()

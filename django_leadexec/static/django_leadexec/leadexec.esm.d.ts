@@ -55,7 +55,7 @@ export type ErrorCode = PageErrorCode | SiteErrorCode;
 
 /**
  * What `connect()`, `disconnect()` and `state()` fail with. The message is for the visitor. With the
- * code "network" or "unexpected" it is in English unless the button is on the page.
+ * code "network", "unexpected" or "page" it is in English unless the button is on the page.
  */
 export class LeadExecError extends Error {
   constructor(code: ErrorCode, message?: string, options?: { cause?: unknown });
