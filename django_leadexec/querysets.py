@@ -30,10 +30,10 @@ CHUNK_SIZE = 500
 T = TypeVar("T")
 
 
-def chunks(keys: Sequence[T]) -> Iterator[Sequence[T]]:
+def chunks(keys: Sequence[T], size: int = CHUNK_SIZE) -> Iterator[Sequence[T]]:
     """The keys in parts, each small enough for one statement."""
-    for start in range(0, len(keys), CHUNK_SIZE):
-        yield keys[start : start + CHUNK_SIZE]
+    for start in range(0, len(keys), size):
+        yield keys[start : start + size]
 
 
 class Status(models.TextChoices):

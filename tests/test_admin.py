@@ -703,6 +703,19 @@ def test_exactly_what_is_logged_is_deleted(
     assert LeadExecConnection.objects.get() == outside
 
 
+def test_more_connections_are_deleted_than_one_statement_can_name(
+    root: Client, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("django_leadexec.admin.connections.MOST_KEYS", 2)
+    rows = make_due_connections(5)
+    response = post_action(root, DELETE, across=True)
+    assert "5 connections are deleted." in messages_of(response)
+    assert logged() == {str(row.pk) for row in rows}
+    assert not LeadExecConnection.objects.exists()
+    assert not PendingRevocation.objects.exists()
+    assert len(provider.revoked) == 5
+
+
 def test_exactly_the_revocations_that_are_logged_are_sent(
     root: Client, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,7 @@ from django.utils.translation import gettext_lazy
 
 from ..leases import writing
 from ..models import ConnectionQuerySet, LeadExecConnection
-from ..querysets import RevokedBatch
+from ..querysets import RevokedBatch, chunks
 from ..refresh.chosen import refresh_chosen, send_batch
 from ..routing import database_of
 from .base import ActionAdmin, TroubleFilter, all_rows, is_confirmed, note_change, rows_on_primary
@@ -36,6 +36,8 @@ from .outcomes import (
 )
 
 REVOKED_AT_LEADEXEC = gettext_lazy("Revoked at LeadExec.")
+# How many rows one query set names by their keys. SQLite takes 32,766 values in a statement.
+MOST_KEYS = 30_000
 
 
 @admin.register(LeadExecConnection)
@@ -153,7 +155,8 @@ class LeadExecConnectionAdmin(ActionAdmin[LeadExecConnection]):
             text = join([sentence(DELETED, count), note_change(request, count)])
             self.message_on_commit(request, text, selected.db)
             # By key: others may match by now, and what is deleted has to be what is logged.
-            self.delete_queryset(request, all_rows(self.model).filter(pk__in=keys))
+            for part in chunks(keys, MOST_KEYS):
+                self.delete_queryset(request, all_rows(self.model).filter(pk__in=part))
         return None
 
     def delete_model(self, request: HttpRequest, obj: LeadExecConnection) -> None:
