@@ -1,11 +1,14 @@
-"""Transactions that fail only because of others and are tried again, and locks that do not wait."""
+"""Why work on the database has failed: because of others, so that it is tried again, or for good.
+
+Also locks that do not wait.
+"""
 
 import sqlite3
 import time
 from collections.abc import Callable
 from typing import Self, TypeVar
 
-from django.db import OperationalError, connections, models, transaction
+from django.db import DatabaseError, OperationalError, connections, models, transaction
 
 from .clock import backoff, jitter, monotonic
 from .exceptions import ConnectionBusy
@@ -29,6 +32,13 @@ _ROW_LOCKED = {"55P03", 1205, 3572}
 # The whole database, on SQLite.
 _DATABASE_LOCKED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _CONFLICTS = _UNDONE | _ROW_LOCKED | _DATABASE_LOCKED
+# A database that is gone, is full, or takes no writes: SQLite's, then MariaDB's and MySQL's.
+_DOWN = {
+    *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY),
+    *(1021, 1053, 1114, 1290, 2006, 2013),
+}
+# The same: with what PostgreSQL's begin.
+_DOWN_ON_POSTGRES = ("08", "25006", "25P03", "53", "57P")
 
 T = TypeVar("T")
 Row = TypeVar("Row", bound=models.Model)
@@ -74,10 +84,20 @@ def busy_on_conflict(using: str, work: Callable[[], T]) -> T:
         ) from error
 
 
-def is_conflict(error: OperationalError, using: str) -> bool:
+def is_conflict(error: DatabaseError, using: str) -> bool:
     """Whether work has failed only because of others: tried again here, it may succeed."""
     codes = _ROW_LOCKED if connections[using].in_atomic_block else _CONFLICTS
     return not codes.isdisjoint(_codes(error))
+
+
+def is_database_down(error: DatabaseError, using: str) -> bool:
+    """Whether work has failed for a reason that has nothing to do with its rows."""
+    codes = _codes(error)
+    if connections[using].vendor == "postgresql":
+        # An error that the server has not reported, as it is gone, has no code.
+        is_lost = isinstance(error, OperationalError) and None in codes
+        return is_lost or any(str(code).startswith(_DOWN_ON_POSTGRES) for code in codes)
+    return not _DOWN.isdisjoint(codes)
 
 
 class LockingQuerySet(models.QuerySet[Row]):
@@ -121,7 +141,7 @@ class LockingQuerySet(models.QuerySet[Row]):
         )
 
 
-def _codes(error: OperationalError) -> set[object]:
+def _codes(error: DatabaseError) -> set[object]:
     cause = error.__cause__
     if isinstance(cause, sqlite3.Error):
         # The lowest byte. The others say what was busy, and why.

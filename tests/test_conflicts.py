@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connections
+from django.db import DatabaseError, DataError, IntegrityError, OperationalError, connections
 
 from django_leadexec import conflicts
 from django_leadexec.conflicts import (
@@ -17,6 +17,7 @@ from django_leadexec.conflicts import (
     LONGEST_RETRY_OF_LOCK,
     busy_on_conflict,
     is_conflict,
+    is_database_down,
     retry_on_deadlock,
 )
 from django_leadexec.exceptions import ConnectionBusy
@@ -83,6 +84,41 @@ def test_inside_a_callers_transaction_only_the_lock_of_a_row_is_worth_another_tr
     assert is_conflict(error, "default") is outside
     monkeypatch.setattr(connections["default"], "in_atomic_block", True)
     assert is_conflict(error, "default") is inside
+
+
+REFUSED = IntegrityError("refused")
+NOT_UNICODE = DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
+
+
+@pytest.mark.parametrize(
+    ("error", "vendor", "is_down"),
+    [
+        (of_postgres("57P01"), "postgresql", True),
+        (of_psycopg2("08006"), "postgresql", True),
+        (of_postgres("53100"), "postgresql", True),
+        (of_postgres("25006"), "postgresql", True),
+        (caused_by(PostgresError(), "server closed the connection"), "postgresql", True),
+        (of_postgres("57014"), "postgresql", False),  # a statement that took too long
+        (of_postgres("23514"), "postgresql", False),
+        (of_postgres("P0001"), "postgresql", False),
+        (NOT_UNICODE, "postgresql", False),
+        (of_mysql(2006), "mysql", True),
+        (of_mysql(2013), "mysql", True),
+        (of_mysql(1114), "mysql", True),
+        (of_mysql(1644), "mysql", False),  # raised by a trigger
+        (REFUSED, "mysql", False),
+        (of_sqlite(sqlite3.SQLITE_FULL), "sqlite", True),
+        (of_sqlite(sqlite3.SQLITE_IOERR_WRITE), "sqlite", True),
+        (of_sqlite(sqlite3.SQLITE_READONLY), "sqlite", True),
+        (of_sqlite(sqlite3.SQLITE_CORRUPT), "sqlite", False),
+        (REFUSED, "sqlite", False),
+    ],
+)
+def test_a_row_that_takes_no_answer_is_told_from_a_database_that_is_down(
+    monkeypatch: pytest.MonkeyPatch, error: DatabaseError, vendor: str, is_down: bool
+) -> None:
+    monkeypatch.setattr(connections["default"], "vendor", vendor)
+    assert is_database_down(error, "default") is is_down
 
 
 class Work:
