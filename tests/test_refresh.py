@@ -17,7 +17,16 @@ from django_leadexec.clock import from_timestamp
 from django_leadexec.fields import Ciphertext
 from django_leadexec.models import ConnectionQuerySet, LeadExecConnection, PendingRevocation
 from django_leadexec.outbox import OutboxQuerySet
-from django_leadexec.refresh import Options, Refresher, Report, circuit_breaker, gate, turn, work
+from django_leadexec.refresh import (
+    Options,
+    Refresher,
+    Report,
+    circuit_breaker,
+    gate,
+    turn,
+    work,
+    writer,
+)
 from django_leadexec.refresh.jobs import Answer, NotAsked, RefreshJob
 from django_leadexec.refresh.workers import ThreadPool
 
@@ -649,12 +658,13 @@ def test_an_error_amid_a_write_loses_no_confirmation(
 
     def fail_at_the_first(
         self: OutboxQuerySet, claim: Claim[PendingRevocation], *, confirmed: bool
-    ) -> None:
+    ) -> bool:
         if next(times) == 0:
             raise DatabaseError("gone for a moment")
-        write(self, claim, confirmed=confirmed)
+        return write(self, claim, confirmed=confirmed)
 
     monkeypatch.setattr(OutboxQuerySet, "write_claimed", fail_at_the_first)
+    monkeypatch.setattr(writer, "is_database_down", lambda error, using: True)
     make_due_connections(10)
     LeadExecConnection.objects.all().move_to_outbox()
     with pytest.raises(DatabaseError):

@@ -3,7 +3,7 @@
 import logging
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from django.core.exceptions import ObjectDoesNotExist
@@ -23,7 +23,7 @@ from ..provider.replies import (
     RevokeOutcome,
     Unavailable,
 )
-from .jobs import Answer, RevocationJob, Unreadable
+from .jobs import Answer, NotAsked, Result, RevocationJob, Unreadable
 from .options import Report
 from .recorded import Recorded
 from .refusals import Refusals
@@ -33,6 +33,8 @@ logger: logging.Logger = logging.getLogger(__name__)
 Progress = Callable[[int], object]
 Recording = TypeVar("Recording", bound=tuple[Claim[Any], Any])
 
+# So many rows that take no answer, and no other that does, are a fault of the whole database.
+MOST_UNTAKEN = 3
 # What is noted on a row whose true answer the database does not take, as a trigger may forbid it.
 NOT_TAKEN = Unavailable("the database does not take the answer")
 
@@ -69,6 +71,11 @@ class Writer:
         """Take an answer; it is written later."""
         self._answers.append(answer)
 
+    def judge_last(self) -> Result:
+        """What the answer that was added last is worth. One about another token is a failure."""
+        self._answers[-1] = judged = self._judge(self._answers[-1])
+        return judged.result
+
     def write(self) -> None:
         """Write all answers but the refusals that are not credible yet. Raises database errors."""
         self._sort_all()
@@ -101,20 +108,23 @@ class Writer:
             self._sort_in(self._answers[0])
             self._answers.popleft()
 
+    def _judge(self, answer: Answer) -> Answer:
+        if answer.is_judged or isinstance(answer.result, Unreadable | NotAsked):
+            return answer
+        return replace(answer, result=believe(answer.result, self._using), is_judged=True)
+
     def _sort_in(self, answer: Answer) -> None:
-        job, result = answer.job, answer.result
+        job, result = answer.job, self._judge(answer).result
         if isinstance(result, Unreadable):
             self._report.unreadable += 1
             result = Unavailable(UNREADABLE)
         if isinstance(job, RevocationJob):
             if isinstance(result, Revoked | Unavailable):
-                self.recorded.add_revocation(job.claim, believe(result, self._using))
+                self.recorded.add_revocation(job.claim, result)
+        elif isinstance(result, Refused) and not self._refusals.are_credible():
+            self._doubted.append((job.claim, result))
         elif isinstance(result, Fresh | Refused | Unavailable):
-            believed = believe(result, self._using)
-            if isinstance(believed, Refused) and not self._refusals.are_credible():
-                self._doubted.append((job.claim, believed))
-            else:
-                self.recorded.add_connection(job.claim, believed)
+            self.recorded.add_connection(job.claim, result)
 
     def _write_recorded(self) -> None:
         try:
@@ -171,15 +181,28 @@ class Writer:
         self.progress(1)
 
     def _write_each(self, recorded: list[Recording], write: Callable[[Recording], None]) -> None:
-        """Write one answer after the other. A row that does not take its answer costs no other."""
+        """Write one answer after the other. A row that does not take its answer costs no other.
+
+        It is put off. If it does not take that either, it comes free at the end of its lease.
+        Raises the error if the first few rows take nothing.
+        """
+        given_up: list[Recording] = []
+        is_any_stored = False
         for answer in recorded.copy():
             try:
                 write(answer)
+                is_any_stored = True
             except DatabaseError as error:
                 if self._is_locked(error):
-                    return
-                recorded.remove(answer)
-                self._put_off(answer[0], error)
+                    break
+                given_up.append(answer)
+                is_any_stored = self._put_off(answer[0], error) or is_any_stored
+                if len(given_up) == MOST_UNTAKEN and not is_any_stored:
+                    raise
+        for answer in given_up:
+            recorded.remove(answer)
+            self._report.failed += 1
+            self.progress(1)
 
     def _is_locked(self, error: DatabaseError) -> bool:
         """Whether others have locked what was to be written, perhaps all of it.
@@ -192,24 +215,22 @@ class Writer:
             raise error
         return False
 
-    def _put_off(self, claim: Claim[Any], error: DatabaseError) -> None:
-        """Count an answer that the database does not take as failed, and put the row off.
-
-        If it does not take that either, the row comes free at the end of its lease.
-        """
+    def _put_off(self, claim: Claim[Any], error: DatabaseError) -> bool:
+        """Note on a row that the database does not take its answer; whether it takes that."""
         logger.error(
             "The database does not take LeadExec's answer about the %s: %s.",
             claim.row,
             type(error).__name__,
         )
-        self._report.failed += 1
-        claim.ends_connection = False
-        with suppress(DatabaseError, ObjectDoesNotExist):
-            claim.row.refresh_from_db(using=self._using)
-            if isinstance(claim.row, LeadExecConnection):
-                lifecycle.record(claim, NOT_TAKEN)
-                LeadExecConnection.objects.using(self._using).write_claimed([claim])
+        try:
+            stored = type(claim.row)._base_manager.using(self._using).get(pk=claim.row.pk)
+            again = replace(claim, row=stored, ends_connection=False)
+            if isinstance(stored, LeadExecConnection):
+                lifecycle.record(again, NOT_TAKEN)
+                LeadExecConnection.objects.using(self._using).write_claimed([again])
             else:
-                revocation.record(claim, NOT_TAKEN)
-                revocation.write(claim, NOT_TAKEN, self._using)
-        self.progress(1)
+                revocation.record(again, NOT_TAKEN)
+                revocation.write(again, NOT_TAKEN, self._using)
+        except (DatabaseError, ObjectDoesNotExist):
+            return False
+        return True
