@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, Self, TypeVar
 
-from django.db import OperationalError, connections, models, transaction
+from django.db import DatabaseError, OperationalError, connections, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from .clock import backoff, jitter, monotonic
@@ -80,7 +80,7 @@ def busy_on_conflict(using: str, work: Callable[[], T]) -> T:
         ) from error
 
 
-def is_conflict(error: OperationalError, using: str) -> bool:
+def is_conflict(error: DatabaseError, using: str) -> bool:
     """Whether work has failed only because of others: tried again here, it may succeed."""
     codes = _ROW_LOCKED if connections[using].in_atomic_block else _CONFLICTS
     return not codes.isdisjoint(codes_of(error))

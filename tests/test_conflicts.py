@@ -21,35 +21,7 @@ from django_leadexec.conflicts import (
 )
 from django_leadexec.exceptions import ConnectionBusy
 
-
-class PostgresError(Exception):
-    def __init__(self, **codes: str) -> None:
-        self.__dict__.update(codes)
-
-
-def caused_by(cause: Exception, *args: object) -> OperationalError:
-    error = OperationalError(*args)
-    error.__cause__ = cause
-    return error
-
-
-def of_postgres(code: str) -> OperationalError:
-    return caused_by(PostgresError(sqlstate=code), "failed")
-
-
-def of_psycopg2(code: str) -> OperationalError:
-    return caused_by(PostgresError(pgcode=code), "failed")
-
-
-def of_mysql(code: int) -> OperationalError:
-    return caused_by(Exception(), code, "failed")
-
-
-def of_sqlite(code: int) -> OperationalError:
-    cause = sqlite3.OperationalError("failed")
-    cause.sqlite_errorcode = code
-    return caused_by(cause, "failed")
-
+from .driver_errors import of_mysql, of_postgres, of_psycopg2, of_sqlite
 
 DEADLOCK, LOCKED, BROKEN = of_postgres("40P01"), of_postgres("55P03"), of_postgres("57P01")
 

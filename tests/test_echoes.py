@@ -14,10 +14,13 @@ from django.test.utils import CaptureQueriesContext
 
 from django_leadexec.exceptions import ProviderUnavailable
 from django_leadexec.models import LeadExecConnection, PendingRevocation
+from django_leadexec.refresh import circuit_breaker
+from django_leadexec.refresh.circuit_breaker import FAILURE_THRESHOLD
 from django_leadexec.refresh.options import Options
 from django_leadexec.refresh.refresher import Refresher
+from django_leadexec.refresh.refusals import CONFIRMATION_SAMPLE, DOUBT_THRESHOLD
 
-from .factories import is_leased, make_connection, make_user, plain
+from .factories import is_leased, make_connection, make_due_connections, make_user, plain
 from .provider import Answer, Provider, http, refused
 from .visitor import assert_error, post
 
@@ -74,6 +77,38 @@ def test_nor_does_a_run(provider: Provider, about: Mixed) -> None:
     assert (report.refreshed, report.rejected, report.failed) == (1, 0, 1)
     row.refresh_from_db()
     assert (row.status, plain(row.access_token)) == ("active", "stored-access-for-mine")
+
+
+def test_a_run_believes_no_refusals_because_of_a_yes_about_another(provider: Provider) -> None:
+    """As with a wrong APP_ID: the one yes was for a process that has the right one."""
+    make_due_connections(DOUBT_THRESHOLD + CONFIRMATION_SAMPLE)
+    make_connection("theirs")
+    provider.default = refused
+    provider.answers["token-0"] = yes_about("theirs")
+    report = refresh_all()
+    assert report.rejected == 0
+    assert not LeadExecConnection.objects.filter(status="rejected").exists()
+
+
+def test_a_run_doubts_nobody_because_of_refusals_about_another(provider: Provider) -> None:
+    make_due_connections(DOUBT_THRESHOLD - 1)
+    make_connection("theirs")
+    provider.default = no_about("theirs")
+    refresher = Refresher(Options.for_all("default"))
+    refresher.run()
+    assert len(refresher.health.refusals) == 0
+
+
+def test_a_run_takes_answers_about_another_for_an_outage(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(circuit_breaker, "FIRST_PAUSE", 0.02)
+    make_due_connections(3 * FAILURE_THRESHOLD)
+    make_connection("theirs")
+    provider.default = yes_about("theirs")
+    report = refresh_all()
+    assert (report.refreshed, report.outage) == (0, True)
+    assert sum(provider.refreshes.values()) < 3 * FAILURE_THRESHOLD
 
 
 @MIXED_UP
@@ -161,6 +196,19 @@ def test_an_unknown_token_is_only_warned_of(
     [record] = caplog.records
     assert record.levelname == "WARNING"
     assert "canary" not in caplog.text
+
+
+def test_a_run_looks_an_echo_up_once(provider: Provider) -> None:
+    queries = {}
+    for echo in ("mine", "another"):
+        make_connection("mine", expires_in=-1)
+        provider.answers["mine"] = yes_about(echo)
+        with CaptureQueriesContext(connection) as captured:
+            refresh_all()
+        queries[echo] = len(captured)
+        LeadExecConnection.objects.all().delete()
+        PendingRevocation.objects.all().delete()
+    assert queries["mine"] == queries["another"] - 2
 
 
 def test_an_answer_about_the_token_itself_costs_no_query(provider: Provider) -> None:

@@ -26,6 +26,7 @@ from django_leadexec.refresh import (
     gate,
     turn,
     work,
+    writer,
 )
 from django_leadexec.refresh.jobs import Answer, NotAsked, RefreshJob
 from django_leadexec.refresh.workers import ThreadPool
@@ -648,12 +649,13 @@ def test_an_error_amid_a_write_loses_no_confirmation(
 
     def fail_at_the_first(
         self: OutboxQuerySet, claim: Claim[PendingRevocation], *, confirmed: bool
-    ) -> None:
+    ) -> bool:
         if next(times) == 0:
             raise DatabaseError("gone for a moment")
-        write(self, claim, confirmed=confirmed)
+        return write(self, claim, confirmed=confirmed)
 
     monkeypatch.setattr(OutboxQuerySet, "write_claimed", fail_at_the_first)
+    monkeypatch.setattr(writer, "is_database_down", lambda error, using: True)
     make_due_connections(10)
     LeadExecConnection.objects.all().move_to_outbox()
     with pytest.raises(DatabaseError):

@@ -59,9 +59,13 @@ Result = RefreshOutcome | RevokeOutcome | Unreadable | NotAsked
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a job; ``seconds`` it took, and how many of them the processor worked."""
+    """What came of a job; ``seconds`` it took, and how many of them the processor worked.
+
+    ``is_judged``: an answer about another token on file would have been dropped.
+    """
 
     job: Job
     result: Result
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    is_judged: bool = False

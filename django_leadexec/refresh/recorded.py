@@ -67,6 +67,7 @@ def _is_held(claim: Claim[Any]) -> bool:
 
 def _warn(claim: Claim[Any]) -> None:
     logger.warning(
-        "LeadExec's answer about the %s could not be stored: another transaction keeps it locked.",
+        "LeadExec's answer about the %s could not be stored in time: another transaction keeps it "
+        "locked, or the database has failed.",
         claim.row,
     )

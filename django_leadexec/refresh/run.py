@@ -184,6 +184,6 @@ class Run:
         self.writer.progress = lambda count: None
         self.pool.finish(self.turn.keep)
         connections[self.options.using].close_if_unusable_or_obsolete()
-        for step in (self.writer.write, self.writer.settle, self.turn.give_back):
+        for step in (self.writer.settle, self.turn.give_back):
             with suppress(DatabaseError):
                 step()

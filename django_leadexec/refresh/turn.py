@@ -9,7 +9,7 @@ from ..provider.replies import Unavailable
 from .circuit_breaker import FAILURE_THRESHOLD
 from .deadline import Deadline
 from .gate import Gate
-from .jobs import Answer, Job, NotAsked, Unreadable
+from .jobs import Answer, Job, NotAsked, Result, Unreadable
 from .work import Work
 from .workers import Pool
 from .writer import Writer
@@ -78,8 +78,7 @@ class Turn:
         unanswered: list[Job] = []
 
         def take(answer: Answer) -> None:
-            self._take(answer)
-            if isinstance(answer.result, Unavailable | Unreadable | NotAsked):
+            if isinstance(self._take(answer), Unavailable | Unreadable | NotAsked):
                 unanswered.append(answer.job)
 
         self.take_on(jobs)
@@ -152,11 +151,17 @@ class Turn:
                 self.give_back()
             self.gate.deadline.pause(min(left, WRITE_INTERVAL))
 
-    def _take(self, answer: Answer) -> None:
+    def _take(self, answer: Answer) -> Result:
+        """Keep an answer, and learn from it; what it is worth."""
+        # Judged afterwards, as an error may come between, and the answer must not be lost.
         self.keep(answer)
-        self.work.record(answer.result)
-        if isinstance(answer.result, Unavailable):
+        result = answer.result
+        if not isinstance(result, NotAsked):
+            result = self.writer.judge_last()
+        self.work.record(result)
+        if isinstance(result, Unavailable):
             self._record_failure(answer.job)
+        return result
 
     def _record_failure(self, job: Job) -> None:
         breaker, is_probe = self.work.breaker, job is self.gate.probe

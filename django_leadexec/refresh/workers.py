@@ -31,14 +31,14 @@ class Pool(Protocol):
         """Have a worker perform the job."""
 
     def collect(
-        self, deliver: Callable[[Answer], None], timeout: float, *, in_batches: bool
+        self, deliver: Callable[[Answer], object], timeout: float, *, in_batches: bool
     ) -> None:
         """Deliver the answers that are there; wait ``timeout`` seconds for the first.
 
         ``in_batches``: a few milliseconds more, where that brings many at once.
         """
 
-    def finish(self, deliver: Callable[[Answer], None]) -> None:
+    def finish(self, deliver: Callable[[Answer], object]) -> None:
         """Wait for what is under way, deliver it, and end the workers."""
 
     def abandon(self) -> None:
@@ -69,7 +69,7 @@ class ThreadPool:
         self._jobs.put(job)
 
     def collect(
-        self, deliver: Callable[[Answer], None], timeout: float, *, in_batches: bool
+        self, deliver: Callable[[Answer], object], timeout: float, *, in_batches: bool
     ) -> None:
         try:
             first = self._answers.get(
@@ -93,7 +93,7 @@ class ThreadPool:
             self._add_threads(self._seconds / self._cpu_seconds / 2)
             self._seconds = self._cpu_seconds = 0.0
 
-    def finish(self, deliver: Callable[[Answer], None]) -> None:
+    def finish(self, deliver: Callable[[Answer], object]) -> None:
         self.abandon()
         for thread in self._threads:
             thread.join()
@@ -104,12 +104,12 @@ class ThreadPool:
         for _ in self._threads:
             self._jobs.put(None)
 
-    def _deliver_all(self, deliver: Callable[[Answer], None]) -> None:
+    def _deliver_all(self, deliver: Callable[[Answer], object]) -> None:
         with suppress(queue.Empty):
             while True:
                 self._deliver(self._answers.get_nowait(), deliver)
 
-    def _deliver(self, answer: Answer, deliver: Callable[[Answer], None]) -> None:
+    def _deliver(self, answer: Answer, deliver: Callable[[Answer], object]) -> None:
         deliver(answer)
         self.in_flight -= 1
         if answer.seconds:

@@ -48,7 +48,7 @@ def test_each_answer_that_is_lost_is_named_in_the_log(
     named = [str(claim.row) for claim in waiting._claims()]
     assert drop(waiting) == 2
     assert [it.getMessage() for it in caplog.records] == [
-        f"LeadExec's answer about the {name} could not be stored: another transaction keeps it "
-        "locked."
+        f"LeadExec's answer about the {name} could not be stored in time: another transaction "
+        "keeps it locked, or the database has failed."
         for name in named
     ]

@@ -12,7 +12,7 @@ from django_leadexec.provider.replies import Fresh
 from django_leadexec.refresh import Options
 from django_leadexec.refresh.deadline import Deadline
 from django_leadexec.refresh.health import ProviderHealth
-from django_leadexec.refresh.jobs import Answer
+from django_leadexec.refresh.jobs import Answer, Result
 from django_leadexec.refresh.turn import LONGEST_HOLD, WRITE_INTERVAL, Turn
 from django_leadexec.refresh.work import ConnectionWork
 from django_leadexec.secret import Secret
@@ -66,7 +66,7 @@ class Pool:
         self.jobs.append(job)
 
     def collect(
-        self, deliver: Callable[[Answer], None], timeout: float, *, in_batches: bool
+        self, deliver: Callable[[Answer], object], timeout: float, *, in_batches: bool
     ) -> None:
         self.pass_time(self.seconds)
         deliver(Answer(self.jobs.popleft(), Fresh(Secret("access"), 0)))
@@ -84,6 +84,10 @@ class Writer:
 
     def add(self, answer: Answer) -> None:
         self.answers += 1
+        self.last = answer.result
+
+    def judge_last(self) -> Result:
+        return self.last
 
     def write(self) -> None:
         if self.answers:

@@ -141,7 +141,7 @@ def test_an_answer_whose_row_is_locked_waits_and_the_others_are_written(
 def write_in_vain(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, kind: type, is_conflict: bool
 ) -> None:
-    """Write once while the database fails, by a conflict or otherwise."""
+    """Write once while the whole database fails, by a conflict or otherwise."""
 
     def fail(*arguments: object, **options: object) -> NoReturn:
         raise OperationalError("for the test")
@@ -149,6 +149,7 @@ def write_in_vain(
     with monkeypatch.context() as patch:
         patch.setattr(kind, "write_claimed", fail)
         patch.setattr(writer, "is_conflict", lambda error, using: is_conflict)
+        patch.setattr(writer, "is_database_down", lambda error, using: True)
         if is_conflict:
             desk.writer.write()
         else:
@@ -212,3 +213,15 @@ def test_an_answer_is_kept_for_a_locked_row_until_its_lease_ends(
     desk.writer.write()
     assert desk.counts() == (0, 0, 1, 0)
     assert [claim for claim, _ in desk.recorded.connections] == [desk.claims[1]]
+
+
+def test_an_answer_that_is_never_written_keeps_no_other_waiting_after_its_lease(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A disk may fail at one row and still look like a disk that fails at all."""
+    desk = Desk()
+    desk.fresh(0)
+    write_in_vain(desk, monkeypatch, ConnectionQuerySet, is_conflict=False)
+    desk.claims[0].lease_until = int(time.time() * 1000) - 1
+    write_in_vain(desk, monkeypatch, ConnectionQuerySet, is_conflict=False)
+    assert (len(desk.recorded), desk.counts()) == (0, (0, 0, 1, 0))
