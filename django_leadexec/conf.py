@@ -10,6 +10,7 @@ from cryptography.fernet import Fernet
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
+from .secret import without_frames
 from .setting_rules import RULES
 
 # DEBUG as configured. Test runners switch it off before they run anything.
@@ -73,6 +74,7 @@ class Problem:
     hint: str
 
 
+@without_frames
 def get_settings() -> Settings:
     """Read ``settings.LEADEXEC``; ``override_settings`` takes effect at once.
 
@@ -81,7 +83,6 @@ def get_settings() -> Settings:
     global _last
     # Judging it again costs more than encrypting a token. Equal values of equal types have equal
     # faults.
-    # No local name holds the keys: error pages show the locals of the frames that raise.
     if _last is None or _last[0] != _raw():
         conf = _read()
         _last = (deepcopy(_raw()), conf)
@@ -118,6 +119,7 @@ def _read() -> Settings:
     return Settings(**values)
 
 
+@without_frames
 def find_problems() -> list[Problem]:
     """All that is wrong with ``settings.LEADEXEC``. Empty if it can be used."""
     raw = getattr(settings, "LEADEXEC", None)
