@@ -159,7 +159,7 @@ def _begin(
             only.release(claims)
             return row
         return _Question(claims[0], row.refresh_token.decrypt())
-    except Exception:
+    except BaseException:
         only.release(claims)
         raise
 
