@@ -10,6 +10,7 @@ from cryptography.fernet import Fernet
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
+from .secret import without_frames
 from .setting_rules import RULES
 
 # DEBUG as configured. Test runners switch it off before they run anything.
@@ -75,6 +76,7 @@ class Problem:
     hint: str
 
 
+@without_frames
 def get_settings() -> Settings:
     """Read ``settings.LEADEXEC``; ``override_settings`` takes effect at once.
 
@@ -82,7 +84,6 @@ def get_settings() -> Settings:
     """
     global _last
     # Checking the setting is slow, so the result is kept while values and types stay the same.
-    # No local name holds the keys: error pages show the locals of the frames that raise.
     if _last is None or _last[0] != _raw():
         conf = _read()
         _last = (deepcopy(_raw()), conf)
@@ -119,6 +120,7 @@ def _read() -> Settings:
     return Settings(**values)
 
 
+@without_frames
 def find_problems() -> list[Problem]:
     """All that is wrong with ``settings.LEADEXEC``. Empty if it can be used."""
     raw = getattr(settings, "LEADEXEC", None)

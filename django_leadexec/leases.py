@@ -258,10 +258,15 @@ def _execute(cursor: CursorWrapper, sql: str, parameters: Sequence[Any]) -> int:
 
 
 def give_back_on_error(claim: Claim[Row], using: str, work: steps.Steps[T]) -> steps.Steps[T]:
-    """Do ``work`` on a claimed row, and give the row back if an error ends it."""
+    """Do ``work`` on a claimed row, and give the row back if an error ends it.
+
+    Some errors of others are no ``Exception``: gevent's ``Timeout``, for one.
+    """
     try:
         return (yield from work)
-    except Exception:
+    except GeneratorExit:
+        raise  # The caller is gone, and what is owed is done without it.
+    except BaseException:
         if claim.is_held:
             yield steps.database(partial(_give_back, claim, using), is_owed=True)
         raise

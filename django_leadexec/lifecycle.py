@@ -111,14 +111,11 @@ def _refreshed(
     ``insist``: ask the provider even about a rejected row, or one in backoff.
     """
     conf, using = get_settings(), database_of(connection)
-    give_up_at = monotonic() + conf.timeout
+    give_up_at, times_lost = monotonic() + conf.timeout, 0
+    begin = partial(_begin, connection.pk, using, conf, suffices, insist)
     while True:
         begun: LeadExecConnection | _Question | None = yield database(
-            partial(
-                busy_on_conflict,
-                using,
-                partial(_begin, connection.pk, using, conf, suffices, insist),
-            )
+            partial(busy_on_conflict, using, begin)
         )
         if isinstance(begun, LeadExecConnection):
             return begun
@@ -134,8 +131,9 @@ def _refreshed(
                 require_fresh(written)
                 return claim.row
             # Somebody has revoked or authorized it again meanwhile, and what they wrote counts.
-            # A caller's transaction that reads from a snapshot never sees that, and ends below.
-        if monotonic() > give_up_at:
+            # A caller's transaction that reads from a snapshot never sees that, and loses again.
+            times_lost += 1
+        if times_lost > 1 or monotonic() > give_up_at:
             raise ProviderUnavailable("Another process is refreshing this connection, and is late.")
         yield network(lambda: time.sleep(POLL_INTERVAL))
 
@@ -161,7 +159,7 @@ def _begin(
             only.release(claims)
             return row
         return _Question(claims[0], row.refresh_token.decrypt())
-    except Exception:
+    except BaseException:
         only.release(claims)
         raise
 

@@ -2,7 +2,7 @@ import hashlib
 import re
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from cryptography.fernet import Fernet
@@ -79,7 +79,7 @@ def test_an_error_page_with_the_locals_of_each_frame_shows_no_key(foreign: str) 
     with pytest.raises(DecryptionFailed) as caught:
         crypto.rotate(foreign)
     seen = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
-    frames = [frame for frame in seen.stack if frame.filename == crypto.__file__]
+    frames = [frame for frame in seen.stack if frame.filename != __file__]
     assert frames
     [key] = get_settings().encryption_keys
     assert key not in str(caught.value) + repr([frame.locals for frame in frames])
@@ -180,18 +180,47 @@ class Interrupted(Exception):
     """As Celery's SoftTimeLimitExceeded: raised by a signal, wherever the program is."""
 
 
+def interrupt(*arguments: object) -> NoReturn:
+    raise Interrupted
+
+
+def shown_by(work: Callable[[], object]) -> str:
+    """The locals of all frames but this module's, as error pages show them, of an interruption."""
+    with pytest.raises(Interrupted) as caught:
+        work()
+    frames = [frame for frame, _line in traceback.walk_tb(caught.value.__traceback__)]
+    theirs = [frame.f_locals for frame in frames if frame.f_code.co_filename != __file__]
+    assert theirs
+    return repr(theirs)
+
+
 @pytest.mark.parametrize("digest", [crypto.fingerprint, crypto.fingerprints])
 def test_an_interruption_shows_no_key(
     digest: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(*arguments: object) -> None:
-        raise Interrupted
-
     monkeypatch.setattr("django_leadexec.crypto.hmac.new", interrupt)
-    with pytest.raises(Interrupted) as caught:
-        digest(Secret("t"))
     [key] = settings.LEADEXEC["ENCRYPTION_KEYS"]
-    frames = [frame for frame, _line in traceback.walk_tb(caught.value.__traceback__)]
-    theirs = [frame.f_locals for frame in frames if frame.f_code.co_filename != __file__]
-    assert theirs
-    assert key not in repr(theirs)
+    assert key not in shown_by(lambda: digest(Secret("t")))
+
+
+@pytest.mark.parametrize("work", [crypto.decrypt, crypto.rotate, crypto.is_current, crypto.opens])
+def test_an_interruption_while_the_keys_are_prepared_shows_none(
+    work: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(settings, NEW, OLD)
+    ciphertext = crypto.encrypt("t")
+    crypto._fernet.cache_clear()
+    monkeypatch.setattr("django_leadexec.crypto.Fernet", interrupt)
+    shown = shown_by(lambda: work(ciphertext))
+    assert NEW not in shown
+    assert OLD not in shown
+
+
+def test_an_interruption_of_a_rotation_shows_no_token(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(settings, OLD)
+    ciphertext = crypto.encrypt("canary")
+    use(settings, NEW, OLD)
+    monkeypatch.setattr(Fernet, "_encrypt_from_parts", interrupt)
+    assert "canary" not in shown_by(lambda: crypto.rotate(ciphertext))

@@ -276,6 +276,31 @@ def test_a_write_that_fails_gives_the_row_back(
 
 
 @pytest.mark.parametrize(
+    ("owner", "name"),
+    [(Client, "refresh"), (lifecycle, "believe"), (lifecycle, "_is_good")],
+    ids=["the call", "the write", "the claim"],
+)
+def test_even_what_is_no_exception_gives_the_row_back(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch, owner: object, name: str
+) -> None:
+    row = make_connection("t", expires_in=-1)
+    looks: list[object] = []
+
+    def fail(*args: object, **kwargs: object) -> bool:
+        looks.append(args)
+        # The first look is at a row that is not claimed yet.
+        if name == "_is_good" and len(looks) == 1:
+            return False
+        raise TimeIsUp
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, fail)
+        with pytest.raises(TimeIsUp):
+            row.get_access_token()
+    assert not is_leased(LeadExecConnection.objects.get())
+
+
+@pytest.mark.parametrize(
     "method",
     [LeadExecConnection.get_access_token, LeadExecConnection.aget_access_token],
     ids=lambda method: method.__qualname__,
@@ -340,6 +365,10 @@ class TestLockedRow:
 
 class Interrupted(Exception):
     """As Celery's SoftTimeLimitExceeded: raised wherever the program is, in a call too."""
+
+
+class TimeIsUp(BaseException):
+    """As gevent's Timeout."""
 
 
 def waits_for_a_lock(*args: object) -> None:

@@ -36,6 +36,10 @@ class Interrupted(Exception):
     """As Celery's SoftTimeLimitExceeded: raised wherever the program is, in a call too."""
 
 
+class TimeIsUp(BaseException):
+    """As gevent's Timeout."""
+
+
 def interrupt(*args: object, **kwargs: object) -> None:
     raise Interrupted
 
@@ -106,6 +110,22 @@ def test_a_revocation_whose_write_fails_gives_its_entry_back(
     with monkeypatch.context() as patch:
         patch.setattr(OutboxQuerySet, "write_claimed", fail)
         with pytest.raises(DatabaseError):
+            row.revoke()
+    assert not is_leased(PendingRevocation.objects.get())
+    assert row.revoke() is True
+
+
+def test_even_what_is_no_exception_gives_the_entry_back(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = make_connection("t")
+
+    def time_is_up(*args: object, **kwargs: object) -> None:
+        raise TimeIsUp
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Client, "revoke", time_is_up)
+        with pytest.raises(TimeIsUp):
             row.revoke()
     assert not is_leased(PendingRevocation.objects.get())
     assert row.revoke() is True

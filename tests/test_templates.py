@@ -279,7 +279,7 @@ def test_a_block_of_a_page_replaces_only_itself(
 def test_a_site_of_jinja2_alone_replaces_a_block_of_a_page_in_an_app(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, site_app: Path, name: str, block: str
 ) -> None:
-    pytest.importorskip("jinja2")
+    import_or_skip("jinja2")
     whole = page(name)
     (site_app / name).write_text(override(block, name))
     use_app(settings, monkeypatch, JINJA2)

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -25,8 +26,8 @@ from django.test import Client
 from django.urls import reverse
 from pytest_django import Settings
 
-from django_leadexec import authorization, pending_link
-from django_leadexec.conf import get_settings, new_key
+from django_leadexec import authorization, conf, crypto, pending_link
+from django_leadexec.conf import find_problems, get_settings, new_key
 from django_leadexec.exceptions import LeadExecError
 from django_leadexec.models import LeadExecConnection, PendingRevocation
 from django_leadexec.provider import client, replies
@@ -230,6 +231,57 @@ def test_no_interruption_in_the_middle_of_a_call_shows_a_token(
             assert recorder.ways
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+def interrupted_at_each_call(
+    work: Callable[[], object], *, prepare: Callable[[], object]
+) -> Iterator[BaseException]:
+    """What comes of ``work`` if a signal interrupts it as its first function begins, and so on.
+
+    That is where Python looks whether there has been a signal.
+    """
+    for number in itertools.count(1):
+        prepare()
+        calls = itertools.count(1)
+
+        def interrupt(frame: object, event: str, arg: object, calls: Any = calls) -> None:
+            if next(calls) == number:  # noqa: B023 - called before the next round
+                sys.settrace(None)
+                raise Interrupted
+
+        before = sys.gettrace()
+        sys.settrace(interrupt)
+        try:
+            work()
+        except Interrupted as error:
+            yield error
+        else:
+            return
+        finally:
+            sys.settrace(before)
+
+
+@pytest.mark.parametrize(
+    "work",
+    [crypto.decrypt, crypto.rotate, crypto.is_current, crypto.opens, lambda _: find_problems()],
+    ids=["decrypt", "rotate", "is_current", "opens", "find_problems"],
+)
+def test_no_interruption_while_keys_are_read_and_used_shows_one(
+    work: Callable[[str], object], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ciphertext = crypto.encrypt(REFRESH)
+    settings.LEADEXEC = settings.LEADEXEC | {"ENCRYPTION_KEYS": [new_key(), KEY]}
+
+    def forget_the_keys() -> None:
+        monkeypatch.setattr(conf, "_last", None)
+        crypto._fernet.cache_clear()
+
+    errors = 0
+    with nothing_leaks() as recorder:
+        for error in interrupted_at_each_call(lambda: work(ciphertext), prepare=forget_the_keys):
+            recorder.examine(error)
+            errors += 1
+    assert errors > 10
 
 
 def test_no_stored_token_that_does_not_open_shows_anything(
