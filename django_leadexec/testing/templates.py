@@ -79,16 +79,14 @@ _VOID = {"input", "link", "img", "br", "hr", "meta"}
 
 
 def _fits(selector: str, element: _Element) -> bool:
-    wanted = _SELECTOR.fullmatch(selector)
-    assert wanted is not None, selector  # noqa: S101 - they all stand above
-    parent, tag, one_class, name, value = wanted.groups()
+    [(parent, tag, one_class, name, value)] = _SELECTOR.findall(selector)
     is_any_tag = tag in _ANY_TAG
     return (
         (is_any_tag or element.tag == tag)
-        and one_class in (None, *(element.classes if is_any_tag else element.around))
-        and parent in (None, *element.of_parent)
+        and one_class in ("", *(element.classes if is_any_tag else element.around))
+        and parent in ("", *element.of_parent)
         and name in element.attributes
-        and value in (None, element.attributes[name])
+        and value in ("", element.attributes[name])
     )
 
 

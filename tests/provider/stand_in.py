@@ -97,6 +97,8 @@ class Provider:
         if reply:
             writer.write(reply)
             await writer.drain()
+            if b"\r\nConnection: close\r\n" in reply:
+                writer.close()
         else:
             writer.transport.abort()
 

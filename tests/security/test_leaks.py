@@ -90,7 +90,9 @@ ANSWERS: dict[str, Answer] = {
     "not found": answering(http({"errorMessage": QUOTE}, 404)),
     "throttling": answering(http({}, 429, f"Retry-After: {REFRESH}\r\n")),
     "a redirect": answering(http(b"", 302, f"Location: /login?next={REFRESH}\r\n")),
-    "half a body": answering(f"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n{QUOTE}".encode()),
+    "half a body": answering(
+        f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 999\r\n\r\n{QUOTE}".encode()
+    ),
     "half a JSON": answering(http(f'{{"valid": true, "authToken": "{ACCESS}'.encode())),
     "no HTTP": answering(f"{QUOTE}\r\n\r\n".encode()),
     "a reset": stand_in.reset,
@@ -228,7 +230,7 @@ def test_no_interruption_in_the_middle_of_a_call_shows_a_token(
                 provider.held.clear()
                 clear()
             assert interrupted
-            assert recorder.ways
+            assert recorder.seen
     finally:
         signal.signal(signal.SIGALRM, before)
 
@@ -300,7 +302,7 @@ def test_no_stored_token_that_does_not_open_shows_anything(
                 recorder.examine(error)
             settings.LEADEXEC = keys
             clear()
-        assert recorder.ways
+        assert recorder.seen
 
 
 def test_no_401_of_the_api_shows_a_token(provider: Provider, settings: Settings) -> None:
