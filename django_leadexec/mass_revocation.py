@@ -9,6 +9,7 @@ from typing import Any
 
 from .clock import monotonic
 from .conflicts import LOCK_INTERVAL, LOCK_PATIENCE, retry_on_deadlock
+from .crypto import UNREADABLE
 from .leases import writing
 from .models import LeadExecConnection, PendingRevocation
 from .outbox import OutboxQuerySet
@@ -21,13 +22,15 @@ class RevocationReport:
     """What was done. ``revoked``: connections that can't be used any more, from now on.
 
     ``confirmed``: revocations that LeadExec has confirmed in this run. ``queued``: those of these
-    users that it has not confirmed yet, earlier ones too. ``left``: connections that were not
+    users that it has not confirmed yet, earlier ones too. ``unreadable``: those of the ``queued``
+    whose token opens with none of ENCRYPTION_KEYS. ``left``: connections that were not
     reached before the run was stopped, or that others had locked all the time.
     """
 
     revoked: int = 0
     confirmed: int = 0
     queued: int = 0
+    unreadable: int = 0
     left: int = 0
     seconds: float = 0.0
 
@@ -79,7 +82,9 @@ class MassRevocation:
             # Others have these locked.
             self.stop.wait(LOCK_INTERVAL)
         report.confirmed = self._send(seconds)
-        report.queued = sum(entries.count() for entries in self._waiting())
+        for entries in self._waiting():
+            report.queued += entries.count()
+            report.unreadable += entries.filter(last_error__endswith=UNREADABLE).count()
         report.seconds = round(monotonic() - began, 3)
         return report
 

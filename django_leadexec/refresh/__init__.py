@@ -8,12 +8,12 @@ a pool of workers call the provider, and writes the answers in batches:
                              -> writer (answers to rows)
 """
 
-from .options import EVERYBODY_REFUSED, UNREADABLE, Options, Report, check_number
+from .options import EVERYBODY_REFUSED, UNREADABLE_MESSAGE, Options, Report, check_number
 from .refresher import Counts, Refresher, refresh_due
 
 __all__ = [
     "EVERYBODY_REFUSED",
-    "UNREADABLE",
+    "UNREADABLE_MESSAGE",
     "Counts",
     "Options",
     "Refresher",

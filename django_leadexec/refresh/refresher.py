@@ -21,7 +21,7 @@ from .health import ProviderHealth
 from .options import (
     EVERYBODY_REFUSED,
     TASK_SECONDS,
-    UNREADABLE,
+    UNREADABLE_MESSAGE,
     Options,
     Report,
     check_number,
@@ -65,7 +65,7 @@ def refresh_due(
     if report.everybody_refused:
         logger.error(EVERYBODY_REFUSED)
     if report.unreadable:
-        logger.error(UNREADABLE.format(count=report.unreadable))
+        logger.error(UNREADABLE_MESSAGE.format(count=report.unreadable))
     return asdict(report)
 
 
@@ -144,7 +144,7 @@ class Refresher:
             logger.error(EVERYBODY_REFUSED)
             return PAUSE_AFTER_REFUSALS
         if report.unreadable:
-            logger.error(UNREADABLE.format(count=report.unreadable))
+            logger.error(UNREADABLE_MESSAGE.format(count=report.unreadable))
         if self.recorded:
             return MIN_SLEEP
         return 0.0 if report.left and not report.outage else self._until_next_due()

@@ -5,6 +5,7 @@ import json
 import logging
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from django_leadexec import mass_revocation
+from django_leadexec.conf import new_key
 from django_leadexec.mass_revocation import MassRevocation
 from django_leadexec.models import LeadExecConnection, PendingRevocation
 from django_leadexec.refresh import Refresher
@@ -43,6 +45,7 @@ def revoke(*flags: str) -> tuple[int, dict[str, Any], str]:
         call_command("leadexec_revoke", "--no-input", "--json", *flags, stdout=out, stderr=err)
     except CommandError as error:
         code = error.returncode
+        err.write(str(error))
     return code, json.loads(out.getvalue() or "{}"), err.getvalue()
 
 
@@ -112,6 +115,18 @@ def test_what_leadexec_does_not_confirm_stays_queued_and_can_not_be_used(
     assert (code, counted(counts)) == (1, (1, 0, 1))
     assert not live().exists()
     assert outbox.get().attempts == 1
+
+
+def test_revocations_that_no_key_opens_exit_with_2_each_time(
+    provider: Provider, ada: Any, configure: Callable[..., None]
+) -> None:
+    make_connection("t1", user=ada)
+    configure(ENCRYPTION_KEYS=[new_key()])
+    for revoked in (1, 0):
+        code, counts, err = revoke("--user=ada")
+        assert (code, counted(counts), counts["unreadable"]) == (2, (revoked, 0, 1), 1)
+        assert "none of LEADEXEC['ENCRYPTION_KEYS']: 1." in err
+    assert not live().exists()
 
 
 def test_what_is_queued_is_sent_and_counted_when_it_is_started_again(
