@@ -72,21 +72,23 @@ class MassRevocation:
         database errors; what is revoked by then stays so.
         """
         began, report = monotonic(), RevocationReport()
-        give_up_at = began + LOCK_PATIENCE
-        while True:
-            for rows in self._parts():
-                report.revoked += self._revoke(rows)
-            report.left = self.count()
-            if not report.left or self.stop.is_set() or monotonic() >= give_up_at:
-                break
-            # Others have these locked.
+        self._revoke_parts(report)
+        give_up_at = monotonic() + LOCK_PATIENCE
+        # What is left after a pass, others have locked.
+        while report.left and not self.stop.is_set() and monotonic() < give_up_at:
             self.stop.wait(LOCK_INTERVAL)
+            self._revoke_parts(report)
         report.confirmed = self._send(seconds)
         for entries in self._waiting():
             report.queued += entries.count()
             report.unreadable += entries.filter(last_error__endswith=UNREADABLE).count()
         report.seconds = round(monotonic() - began, 3)
         return report
+
+    def _revoke_parts(self, report: RevocationReport) -> None:
+        for rows in self._parts():
+            report.revoked += self._revoke(rows)
+        report.left = self.count()
 
     def _parts(self) -> Iterator[ConnectionQuerySet]:
         """The live connections, in query sets that name few enough users for one statement."""

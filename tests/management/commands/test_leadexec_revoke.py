@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from django_leadexec import mass_revocation
 from django_leadexec.conf import new_key
+from django_leadexec.conflicts import LOCK_PATIENCE
 from django_leadexec.mass_revocation import MassRevocation
 from django_leadexec.models import LeadExecConnection, PendingRevocation
 from django_leadexec.refresh import Refresher
@@ -306,3 +307,21 @@ def test_no_token_is_in_output_or_logs(
     provider.answers[f"disconnect {bad}"] = stand_in.unavailable
     said = str(revoke("--user=ada", "-v3")) + caplog.text
     assert canaries.find(said, good, bad) == []
+
+
+def test_a_row_that_was_locked_in_a_long_first_pass_is_tried_again(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_connection("t")
+    now = [1_000.0]
+    monkeypatch.setattr(mass_revocation, "monotonic", lambda: now[0])
+    revoke_part = MassRevocation._revoke
+
+    def lock_all_and_take_long(revocation: MassRevocation, rows: Any) -> int:
+        now[0] += 2 * LOCK_PATIENCE
+        monkeypatch.setattr(MassRevocation, "_revoke", revoke_part)
+        return 0
+
+    monkeypatch.setattr(MassRevocation, "_revoke", lock_all_and_take_long)
+    report = MassRevocation("default", None, stop=threading.Event()).run(60)
+    assert (report.revoked, report.left) == (1, 0)
