@@ -32,13 +32,15 @@ from .writer import Progress
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-# Seconds between two passes of a watch: at least, and at most.
+# Seconds between two passes of a watch, at least.
 MIN_SLEEP = 0.5
+# Seconds between two passes of a watch, at most.
 MAX_SLEEP = 10.0
-# Seconds before the next pass after the provider has refused everybody, and the longest after
-# failures of the database, from the first on.
+# Seconds before the next pass after the provider has refused everybody.
 PAUSE_AFTER_REFUSALS = 60.0
+# Seconds before the next pass after a failure of the database. The pause then doubles.
 FIRST_DATABASE_PAUSE = 2.0
+# The longest of these pauses, in seconds.
 LONGEST_DATABASE_PAUSE = 60.0
 
 Counts = dict[str, int | float | bool]
