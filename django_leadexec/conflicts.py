@@ -22,10 +22,12 @@ LOCK_WAIT = 2
 LOCK_INTERVAL = 0.25
 # How often a transaction is tried at most. The waits for a lock add up to about LOCK_PATIENCE.
 ATTEMPTS = 140
-# Seconds before the second try. The wait then doubles up to the longest, which is longer after a
-# conflict than for a lock: where many transactions meet, most of them have to keep away.
+# Seconds before the second try. The wait then doubles.
 FIRST_RETRY = 0.002
+# The longest wait after a conflict, in seconds. Where many transactions meet, most of them have to
+# keep away.
 LONGEST_RETRY = 0.5
+# The longest wait for a lock, in seconds.
 LONGEST_RETRY_OF_LOCK = 0.1
 
 # A deadlock, or a row that has changed since a snapshot: PostgreSQL's, then MariaDB's and MySQL's.

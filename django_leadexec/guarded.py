@@ -6,6 +6,8 @@ from typing import Any, ClassVar, Self
 from django.core.exceptions import FieldError
 from django.db import router
 
+from .clock import backoff, jitter, seconds_from_now
+from .crypto import UNREADABLE
 from .leases import Leased, refuse_own_columns
 
 
@@ -17,6 +19,8 @@ class GuardedRow(Leased):
     """
 
     free_columns: ClassVar[frozenset[str]]
+    # The failures in a row.
+    attempts: int
     # Attributes as they were loaded or written last: their names, and their values.
     _stored: tuple[tuple[str, ...], tuple[Any, ...]] = ((), ())
     # Whether `_stored` is what the database returned. False after a write, which may be rolled
@@ -79,6 +83,19 @@ class GuardedRow(Leased):
         """Save without these checks. For writers that have locked and checked the row."""
         super().save(*args, **kwargs)
         self.mark_as_stored()
+
+    def put_off(
+        self, reason: str, retry_after: float | None, *, first: float, longest: float
+    ) -> None:
+        """Count a failure, in memory, and set when the row is tried again: after ``first`` seconds.
+
+        That doubles with each failure up to ``longest``. ``retry_after``: seconds to wait at least.
+        """
+        # Without the right key each run of a minute later has to meet the row, and to say so.
+        tries = 1 if reason == UNREADABLE else self.attempts + 1
+        self.attempts = max(self.attempts, tries)
+        wait = backoff(tries, first=first, longest=longest) * jitter(0.5, 1)
+        setattr(self, self.schedule, seconds_from_now(max(wait, retry_after or 0)))
 
     def complete(self) -> None:
         """Fill in what a new row needs. Raises FieldError if that is not possible."""

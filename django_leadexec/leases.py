@@ -26,9 +26,10 @@ from .conflicts import LockingQuerySet, is_conflict, retry_on_deadlock, waits_of
 
 # Seconds by which the clocks of two machines may differ.
 CLOCK_SKEW = 5
-# Seconds to wait for rows that others have locked, to give them back, and between two tries. Others
-# who want such a row would wait for the end of its lease.
+# Seconds to go on trying to give back rows that others have locked. Whoever else wants such a row
+# would wait for the end of its lease.
 RELEASE_PATIENCE = 2.0
+# Seconds between two of these tries.
 RELEASE_INTERVAL = 0.02
 T = TypeVar("T")
 P = ParamSpec("P")

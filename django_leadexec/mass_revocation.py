@@ -9,6 +9,7 @@ from typing import Any
 
 from .clock import monotonic
 from .conflicts import LOCK_INTERVAL, LOCK_PATIENCE, retry_on_deadlock
+from .crypto import UNREADABLE
 from .leases import writing
 from .models import LeadExecConnection, PendingRevocation
 from .outbox import OutboxQuerySet
@@ -21,13 +22,15 @@ class RevocationReport:
     """What was done. ``revoked``: connections that can't be used any more, from now on.
 
     ``confirmed``: revocations that LeadExec has confirmed in this run. ``queued``: those of these
-    users that it has not confirmed yet, earlier ones too. ``left``: connections that were not
+    users that it has not confirmed yet, earlier ones too. ``unreadable``: those of the ``queued``
+    whose token opens with none of ENCRYPTION_KEYS. ``left``: connections that were not
     reached before the run was stopped, or that others had locked all the time.
     """
 
     revoked: int = 0
     confirmed: int = 0
     queued: int = 0
+    unreadable: int = 0
     left: int = 0
     seconds: float = 0.0
 
@@ -69,19 +72,23 @@ class MassRevocation:
         database errors; what is revoked by then stays so.
         """
         began, report = monotonic(), RevocationReport()
-        give_up_at = began + LOCK_PATIENCE
-        while True:
-            for rows in self._parts():
-                report.revoked += self._revoke(rows)
-            report.left = self.count()
-            if not report.left or self.stop.is_set() or monotonic() >= give_up_at:
-                break
-            # Others have these locked.
+        self._revoke_parts(report)
+        give_up_at = monotonic() + LOCK_PATIENCE
+        # What is left after a pass, others have locked.
+        while report.left and not self.stop.is_set() and monotonic() < give_up_at:
             self.stop.wait(LOCK_INTERVAL)
+            self._revoke_parts(report)
         report.confirmed = self._send(seconds)
-        report.queued = sum(entries.count() for entries in self._waiting())
+        for entries in self._waiting():
+            report.queued += entries.count()
+            report.unreadable += entries.filter(last_error__endswith=UNREADABLE).count()
         report.seconds = round(monotonic() - began, 3)
         return report
+
+    def _revoke_parts(self, report: RevocationReport) -> None:
+        for rows in self._parts():
+            report.revoked += self._revoke(rows)
+        report.left = self.count()
 
     def _parts(self) -> Iterator[ConnectionQuerySet]:
         """The live connections, in query sets that name few enough users for one statement."""

@@ -20,7 +20,7 @@ from django.utils.translation import gettext_lazy as _
 
 from . import crypto
 from .actions import ProviderActions
-from .clock import backoff, from_timestamp, jitter, seconds_from_now
+from .clock import from_timestamp, jitter, seconds_from_now
 from .columns import columns
 from .conf import DAY, get_settings
 from .fields import EncryptedTextField, storable
@@ -223,11 +223,7 @@ class LeadExecConnection(ProviderActions, GuardedRow):
 
         ``retry_after``: seconds the provider asked to wait.
         """
-        # Without the right key each run of a minute later has to meet the row, and to say so.
-        tries = 1 if reason == crypto.UNREADABLE else self.attempts + 1
-        self.attempts = max(self.attempts, tries)
-        wait = backoff(tries, first=FIRST_WAIT, longest=LONGEST_WAIT) * jitter(0.5, 1)
-        self.refresh_after = seconds_from_now(max(wait, retry_after or 0))
+        self.put_off(reason, retry_after, first=FIRST_WAIT, longest=LONGEST_WAIT)
         self.last_error = storable(f"Not refreshed: {reason}")
 
     def become_revoked(self, at: datetime) -> None:

@@ -9,11 +9,9 @@ from django.utils.translation import gettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
 from .claims import Claim
-from .clock import backoff, jitter, seconds_from_now
 from .columns import columns
 from .conf import DAY
 from .conflicts import waits_of_skipping
-from .crypto import UNREADABLE
 from .fields import EncryptedTextField, storable
 from .guarded import GuardedRow
 from .leases import LeasedQuerySet, released, retried_on_deadlock
@@ -155,9 +153,5 @@ class PendingRevocation(GuardedRow):
 
     def record_failure(self, reason: str, retry_after: float | None = None) -> None:
         """Put off the next try. ``retry_after``: seconds the provider asked to wait."""
+        self.put_off(reason, retry_after, first=FIRST_WAIT, longest=DAY)
         self.last_error = storable(f"Not revoked: {reason}")
-        # Without the right key each run of a minute later has to meet the entry, and to say so.
-        tries = 1 if reason == UNREADABLE else self.attempts + 1
-        self.attempts = max(self.attempts, tries)
-        wait = backoff(tries, first=FIRST_WAIT, longest=DAY) * jitter(0.5, 1)
-        self.retry_after = seconds_from_now(max(wait, retry_after or 0))

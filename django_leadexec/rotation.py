@@ -31,7 +31,7 @@ class Tally:
     """How many rows were rotated, and why the others were not.
 
     ``current``: the first key was in use already. ``unreadable``: no key opens them. ``busy``: a
-    worker held them all the time.
+    worker held them all the time, or another transaction had them locked.
     """
 
     rotated: int = 0

@@ -7,7 +7,7 @@ import pytest
 from django.db import transaction
 from django.utils import timezone
 
-from django_leadexec import outbox
+from django_leadexec import guarded, outbox
 from django_leadexec.conf import get_settings
 from django_leadexec.models import LeadExecConnection, PendingRevocation
 
@@ -66,7 +66,7 @@ def test_an_entry_is_held_while_the_provider_may_be_asked_twice(
 def test_the_wait_is_anything_from_half_of_it_to_all_of_it(
     monkeypatch: pytest.MonkeyPatch, end: Callable[..., float]
 ) -> None:
-    monkeypatch.setattr(outbox, "jitter", end)
+    monkeypatch.setattr(guarded, "jitter", end)
     entry = make_entry()
     before = timezone.now()
     entry.record_failure("down", None)

@@ -78,9 +78,9 @@ def test_a_row_that_opens_with_no_key_is_counted_and_left_alone(
     use_keys(settings, new_key)
     make_connection("found")
     before = LeadExecConnection.objects.order_by("pk").values_list("refresh_token", flat=True)[0]
-    with pytest.raises(CommandError, match="Keep the old keys") as caught:
+    with pytest.raises(CommandError, match=r"none of LEADEXEC\['ENCRYPTION_KEYS'\]: 1") as caught:
         rotate()
-    assert caught.value.returncode == 1
+    assert caught.value.returncode == 2
     lost = LeadExecConnection.objects.order_by("pk")[0]
     assert lost.refresh_token == before
     assert not is_leased(lost)
@@ -107,6 +107,18 @@ def test_a_row_in_use_is_waited_for(
     use_keys(settings, new_key)
     row.refresh_from_db()
     assert plain(row.refresh_token) == "t"
+
+
+def test_a_row_that_stays_in_use_needs_another_run(
+    settings: Settings, new_key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_connection("t")
+    LeadExecConnection.objects.order_by("pk").claim(1, 60)
+    monkeypatch.setattr("django_leadexec.rotation.PATIENCE", 0)
+    use_keys(settings, new_key, *settings.LEADEXEC["ENCRYPTION_KEYS"])
+    with pytest.raises(CommandError, match="Keep the old keys") as caught:
+        rotate()
+    assert caught.value.returncode == 1
 
 
 def test_a_late_answer_to_a_call_from_before_the_rotation_brings_no_old_key_back(

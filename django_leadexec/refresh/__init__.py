@@ -3,17 +3,17 @@
 ``options`` says what to do, ``refresher`` runs it once or for ever. A run claims due rows, has
 a pool of workers call the provider, and writes the answers in batches:
 
-    refresher -> run -> turn -> work (what is due)   -> jobs (one call)
-                             -> workers (threads), pace, circuit_breaker, refusals
-                             -> writer (answers to rows)
+    refresher -> run -> turn -> work (what is due)
+                             -> workers (threads) -> gate (pace, circuit_breaker) -> jobs (one call)
+                             -> writer (answers to rows), refusals
 """
 
-from .options import EVERYBODY_REFUSED, UNREADABLE, Options, Report, check_number
+from .options import EVERYBODY_REFUSED, UNREADABLE_MESSAGE, Options, Report, check_number
 from .refresher import Counts, Refresher, refresh_due
 
 __all__ = [
     "EVERYBODY_REFUSED",
-    "UNREADABLE",
+    "UNREADABLE_MESSAGE",
     "Counts",
     "Options",
     "Refresher",

@@ -6,8 +6,9 @@ from ..clock import backoff, monotonic
 FAILURE_THRESHOLD = 20
 # Failed probes after which a run that is not watching gives up.
 MAX_PROBES = 3
-# Seconds before the first probe; the pause then doubles, up to the longest.
+# Seconds before the first probe. The pause then doubles.
 FIRST_PAUSE = 1.0
+# The longest pause before a probe, in seconds.
 LONGEST_PAUSE = 60.0
 
 

@@ -20,7 +20,7 @@ NUMBERS: dict[str, tuple[type[int] | type[float], float, float]] = {
 # How long a task of a queue works, in seconds.
 TASK_SECONDS = 240.0
 
-UNREADABLE = (
+UNREADABLE_MESSAGE = (
     "Stored tokens that can be decrypted with none of LEADEXEC['ENCRYPTION_KEYS']: {count}. "
     "No retry helps. Put back the key that they were written with."
 )

@@ -21,7 +21,7 @@ from .health import ProviderHealth
 from .options import (
     EVERYBODY_REFUSED,
     TASK_SECONDS,
-    UNREADABLE,
+    UNREADABLE_MESSAGE,
     Options,
     Report,
     check_number,
@@ -32,13 +32,15 @@ from .writer import Progress
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-# Seconds between two passes of a watch: at least, and at most.
+# Seconds between two passes of a watch, at least.
 MIN_SLEEP = 0.5
+# Seconds between two passes of a watch, at most.
 MAX_SLEEP = 10.0
-# Seconds before the next pass after the provider has refused everybody, and the longest after
-# failures of the database, from the first on.
+# Seconds before the next pass after the provider has refused everybody.
 PAUSE_AFTER_REFUSALS = 60.0
+# Seconds before the next pass after a failure of the database. The pause then doubles.
 FIRST_DATABASE_PAUSE = 2.0
+# The longest of these pauses, in seconds.
 LONGEST_DATABASE_PAUSE = 60.0
 
 Counts = dict[str, int | float | bool]
@@ -65,7 +67,7 @@ def refresh_due(
     if report.everybody_refused:
         logger.error(EVERYBODY_REFUSED)
     if report.unreadable:
-        logger.error(UNREADABLE.format(count=report.unreadable))
+        logger.error(UNREADABLE_MESSAGE.format(count=report.unreadable))
     return asdict(report)
 
 
@@ -144,7 +146,7 @@ class Refresher:
             logger.error(EVERYBODY_REFUSED)
             return PAUSE_AFTER_REFUSALS
         if report.unreadable:
-            logger.error(UNREADABLE.format(count=report.unreadable))
+            logger.error(UNREADABLE_MESSAGE.format(count=report.unreadable))
         if self.recorded:
             return MIN_SLEEP
         return 0.0 if report.left and not report.outage else self._until_next_due()

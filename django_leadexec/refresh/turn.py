@@ -41,28 +41,32 @@ class Turn:
         self.backlog: deque[Job] = deque()
         self.not_asked: list[Job] = []
         # Whether the last claim found no row, and none has been given back since.
-        self.is_exhausted: bool = False
+        self.has_no_more_rows: bool = False
 
     def drain(self) -> None:
         """Claim, hand out and collect until nothing is left to do."""
-        self.is_exhausted = False
+        self.has_no_more_rows = False
         written_at = monotonic()
         while True:
             if self.gate.is_over():
                 self.give_back()
-                self.is_exhausted = True
-            if not self.is_exhausted and self.gate.may_start() and (count := self._may_claim()) > 0:
-                self.is_exhausted = not self.take_on(self.work.claim(count))
+                self.has_no_more_rows = True
+            if (
+                not self.has_no_more_rows
+                and self.gate.may_start()
+                and (count := self._may_claim()) > 0
+            ):
+                self.has_no_more_rows = not self.take_on(self.work.claim(count))
             while self.backlog and self.gate.may_start():
                 self._hand_out()
             if self.pool.in_flight:
                 self.collect()
-            elif not self.backlog and (self.is_exhausted or self.work.is_doubtful()):
+            elif not self.backlog and (self.has_no_more_rows or self.work.is_doubtful()):
                 break
             elif self.backlog or not self.gate.may_start():
                 self._wait()
-            elif not self.is_exhausted and self._may_claim() <= 0:
-                self.is_exhausted = True  # --limit is reached
+            elif not self.has_no_more_rows and self._may_claim() <= 0:
+                self.has_no_more_rows = True  # --limit is reached
             is_time = monotonic() - written_at >= WRITE_INTERVAL
             is_full = len(self.writer) >= self.work.options.batch_size
             if is_full or is_time or not self.pool.in_flight:
@@ -101,7 +105,7 @@ class Turn:
 
     def _release(self, jobs: list[Job] | deque[Job]) -> None:
         if jobs:
-            self.is_exhausted = False
+            self.has_no_more_rows = False
             self.work.give_back(list(jobs))
             jobs.clear()
 

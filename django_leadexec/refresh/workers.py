@@ -59,7 +59,7 @@ class ThreadPool:
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
-        # Of the calls since threads were last added: the time they took, and the processor's.
+        # Seconds, and processor seconds, of all calls since threads were last added.
         self._seconds = self._cpu_seconds = 0.0
 
     def submit(self, job: Job) -> None:
@@ -87,9 +87,8 @@ class ThreadPool:
             time.sleep(COLLECT_INTERVAL)
         self._deliver_all(deliver)
         if self._cpu_seconds:
-            # A call that only waits for the interpreter takes as many times longer than it
-            # computes as there are threads. Up to half that number is useful, beside the thread
-            # that uses the database.
+            # If calls wait only for the interpreter, seconds / processor seconds is the number of
+            # threads. Half of that is enough.
             self._add_threads(self._seconds / self._cpu_seconds / 2)
             self._seconds = self._cpu_seconds = 0.0
 

@@ -13,6 +13,7 @@ from django.db import connections
 from ...conf import get_settings
 from ...mass_revocation import MassRevocation, RevocationReport
 from ...querysets import chunks
+from ...refresh import UNREADABLE_MESSAGE
 from ...routing import database_of
 from ...user_names import UserNames
 from ..arguments import number
@@ -26,7 +27,7 @@ class Command(BaseCommand):
         "Revokes the LeadExec connections of some users, or of all. All use of them stops before "
         "LeadExec is asked to revoke. It can be stopped and run again at any time. Exits with 0 "
         "when LeadExec has confirmed all, 1 when some are still queued (the refresh command sends "
-        "them) or a user is unknown, 2 when it could not run."
+        "them) or a user is unknown, 2 when it could not run or no retry can help."
     )
     requires_system_checks: list[str] = []
 
@@ -75,6 +76,8 @@ class Command(BaseCommand):
                 with stop_on_signals(stop, get_settings().timeout):
                     report = revocation.run(flags["seconds"])
         self._print(report, unknown, as_json=flags["json"])
+        if report.unreadable:
+            raise CommandError(UNREADABLE_MESSAGE.format(count=report.unreadable), returncode=2)
         if unknown or not report.is_done():
             raise CommandError(
                 f"{unknown} users are unknown, {report.left} connections are not revoked yet, and "

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from ...refresh import UNREADABLE
+from ...refresh import UNREADABLE_MESSAGE
 from ...routing import database_of
 from ...status import read_status
 from ..exit_codes import exit_2_on_failure
@@ -43,9 +43,9 @@ class Command(BaseCommand):
                 self.stdout.write(f"{name.replace('_', ' '):<28}{'-' if value is None else value}")
         limit, unreadable = flags["max_overdue"], status.unreadable + status.revocations_unreadable
         if unreadable and limit is None:
-            self.stderr.write(UNREADABLE.format(count=unreadable))
+            self.stderr.write(UNREADABLE_MESSAGE.format(count=unreadable))
         elif unreadable:
-            raise CommandError(UNREADABLE.format(count=unreadable), returncode=2)
+            raise CommandError(UNREADABLE_MESSAGE.format(count=unreadable), returncode=2)
         if limit is not None and status.overdue_seconds > limit:
             raise CommandError(
                 f"A refresh is overdue by {status.overdue_seconds:.0f} s, more than {limit:g} s.",

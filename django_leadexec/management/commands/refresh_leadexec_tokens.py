@@ -10,7 +10,7 @@ from django.db import connections
 
 from ...conf import get_settings
 from ...models import PendingRevocation
-from ...refresh import EVERYBODY_REFUSED, UNREADABLE, Options, Refresher, Report
+from ...refresh import EVERYBODY_REFUSED, UNREADABLE_MESSAGE, Options, Refresher, Report
 from ...refresh.due import count_due
 from ...routing import database_of
 from ..arguments import number
@@ -159,7 +159,7 @@ def _exit_unless_done(report: Report) -> None:
     if report.everybody_refused:
         raise CommandError(EVERYBODY_REFUSED, returncode=2)
     if report.unreadable:
-        raise CommandError(UNREADABLE.format(count=report.unreadable), returncode=2)
+        raise CommandError(UNREADABLE_MESSAGE.format(count=report.unreadable), returncode=2)
     if report.failed or report.left:
         raise CommandError(
             f"{report.failed} failed and {report.left} were left; they are tried again.",

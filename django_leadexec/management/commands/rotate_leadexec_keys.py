@@ -6,6 +6,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from ...conf import get_settings
+from ...refresh import UNREADABLE_MESSAGE
 from ...rotation import Tally, rotate_keys
 from ...routing import database_of
 from ..exit_codes import exit_2_on_failure
@@ -15,8 +16,8 @@ class Command(BaseCommand):
     help = (
         "Encrypts all stored tokens with the first of LEADEXEC['ENCRYPTION_KEYS']. Put the new key "
         "last and deploy, put it first and deploy, run this, then remove the old key. It can be "
-        "stopped and run again at any time. Exits with 1 if some rows were left as they are, "
-        "because no key opens them or they were in use, with 2 when it could not run."
+        "stopped and run again at any time. Exits with 1 if some rows were in use, with 2 when it "
+        "could not run or no key opens some rows."
     )
     requires_system_checks: list[str] = []
 
@@ -40,9 +41,9 @@ class Command(BaseCommand):
                 f"{tally.rotated} rotated, {tally.current} were under the first key already, "
                 f"{tally.unreadable} unreadable, {tally.busy} in use."
             )
-        if tally.unreadable or tally.busy:
+        if tally.unreadable:
+            raise CommandError(UNREADABLE_MESSAGE.format(count=tally.unreadable), returncode=2)
+        if tally.busy:
             raise CommandError(
-                "Keep the old keys: rows that are unreadable need the key they were written with, "
-                "rows in use need another run of this command.",
-                returncode=1,
+                "Keep the old keys: rows in use need another run of this command.", returncode=1
             )

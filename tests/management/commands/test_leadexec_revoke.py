@@ -5,6 +5,7 @@ import json
 import logging
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from django_leadexec import mass_revocation
+from django_leadexec.conf import new_key
+from django_leadexec.conflicts import LOCK_PATIENCE
 from django_leadexec.mass_revocation import MassRevocation
 from django_leadexec.models import LeadExecConnection, PendingRevocation
 from django_leadexec.refresh import Refresher
@@ -44,6 +47,7 @@ def revoke(*flags: str) -> tuple[int, dict[str, Any], str]:
         call_command("leadexec_revoke", *given, stdout=out, stderr=err)
     except CommandError as error:
         code = error.returncode
+        err.write(str(error))
     return code, json.loads(out.getvalue() or "{}"), err.getvalue()
 
 
@@ -113,6 +117,18 @@ def test_what_leadexec_does_not_confirm_stays_queued_and_can_not_be_used(
     assert (code, counted(counts)) == (1, (1, 0, 1))
     assert not live().exists()
     assert outbox.get().attempts == 1
+
+
+def test_revocations_that_no_key_opens_exit_with_2_each_time(
+    provider: Provider, ada: Any, configure: Callable[..., None]
+) -> None:
+    make_connection("t1", user=ada)
+    configure(ENCRYPTION_KEYS=[new_key()])
+    for revoked in (1, 0):
+        code, counts, err = revoke("--user=ada")
+        assert (code, counted(counts), counts["unreadable"]) == (2, (revoked, 0, 1), 1)
+        assert "none of LEADEXEC['ENCRYPTION_KEYS']: 1." in err
+    assert not live().exists()
 
 
 def test_what_is_queued_is_sent_and_counted_when_it_is_started_again(
@@ -292,3 +308,21 @@ def test_no_token_is_in_output_or_logs(
     provider.answers[f"disconnect {bad}"] = stand_in.unavailable
     said = str(revoke("--user=ada", "-v3")) + caplog.text
     assert canaries.find(said, good, bad) == []
+
+
+def test_a_row_that_was_locked_in_a_long_first_pass_is_tried_again(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_connection("t")
+    now = [1_000.0]
+    monkeypatch.setattr(mass_revocation, "monotonic", lambda: now[0])
+    revoke_part = MassRevocation._revoke
+
+    def lock_all_and_take_long(revocation: MassRevocation, rows: Any) -> int:
+        now[0] += 2 * LOCK_PATIENCE
+        monkeypatch.setattr(MassRevocation, "_revoke", revoke_part)
+        return 0
+
+    monkeypatch.setattr(MassRevocation, "_revoke", lock_all_and_take_long)
+    report = MassRevocation("default", None, stop=threading.Event()).run(60)
+    assert (report.revoked, report.left) == (1, 0)
