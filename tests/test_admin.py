@@ -898,6 +898,7 @@ def test_tokens_that_no_key_opens_are_revoked_and_queued(
     assert not provider.calls
 
 
+@pytest.mark.slow
 def test_many_connections_are_revoked_in_few_queries(
     root: Client, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,6 +65,7 @@ def waits_without_bound(source: str) -> Iterator[str]:
             yield ast.unparse(node)
 
 
+@pytest.mark.slow
 def test_no_test_waits_without_a_bound() -> None:
     found = [
         f"{path.relative_to(TESTS)}: {wait}"

@@ -600,6 +600,7 @@ def test_no_more_is_read_than_is_at_work(provider: Provider) -> None:
 
 
 @pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.slow
 def test_nothing_of_a_row_is_kept_once_it_is_stored(
     provider: Provider, monkeypatch: pytest.MonkeyPatch, verify: bool
 ) -> None:

@@ -197,6 +197,7 @@ def test_without_seconds_all_of_it_is_queued(provider: Provider) -> None:
     assert not provider.calls
 
 
+@pytest.mark.slow
 def test_a_thousand_rows_take_few_statements(provider: Provider) -> None:
     make_due_connections(1_000)
     with CaptureQueriesContext(connection) as queries:
