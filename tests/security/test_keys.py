@@ -85,7 +85,7 @@ def test_a_key_put_first_too_early_is_told_of_and_spoils_nothing(
     with pytest.raises(CommandError):
         call_command("refresh_leadexec_tokens", json=True, stdout=out, stderr=io.StringIO())
     assert json.loads(out.getvalue())["failed"] == 1
-    with pytest.raises(CommandError, match="Keep the old keys"):
+    with pytest.raises(CommandError, match="Put back the key"):
         rotate()
     assert ciphertexts() == written
     assert not provider.calls
