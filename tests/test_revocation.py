@@ -99,33 +99,26 @@ def test_revoke_async(provider: Provider) -> None:
     assert provider.revoked == {"t"}
 
 
-def test_a_revocation_whose_write_fails_gives_its_entry_back(
-    provider: Provider, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("owner", "name", "error"),
+    [(OutboxQuerySet, "write_claimed", DatabaseError), (Client, "revoke", TimeIsUp)],
+    ids=["a write that fails", "what is no Exception"],
+)
+def test_a_revocation_that_an_error_ends_gives_its_entry_back(
+    provider: Provider,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: object,
+    name: str,
+    error: type[BaseException],
 ) -> None:
     row = make_connection("t")
 
     def fail(*args: object, **kwargs: object) -> None:
-        raise DatabaseError
+        raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(OutboxQuerySet, "write_claimed", fail)
-        with pytest.raises(DatabaseError):
-            row.revoke()
-    assert not is_leased(PendingRevocation.objects.get())
-    assert row.revoke() is True
-
-
-def test_even_what_is_no_exception_gives_the_entry_back(
-    provider: Provider, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    row = make_connection("t")
-
-    def time_is_up(*args: object, **kwargs: object) -> None:
-        raise TimeIsUp
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Client, "revoke", time_is_up)
-        with pytest.raises(TimeIsUp):
+        patch.setattr(owner, name, fail)
+        with pytest.raises(error):
             row.revoke()
     assert not is_leased(PendingRevocation.objects.get())
     assert row.revoke() is True

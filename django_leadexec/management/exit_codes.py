@@ -8,6 +8,8 @@ from django.core.management.base import CommandError
 from django.db import Error as DatabaseError
 from django.utils.connection import ConnectionDoesNotExist
 
+from ..refresh import UNREADABLE_MESSAGE
+
 
 @contextmanager
 def exit_2_on_failure() -> Iterator[None]:
@@ -20,3 +22,9 @@ def exit_2_on_failure() -> Iterator[None]:
         raise CommandError(f"There is no such database: {error}", returncode=2) from error
     except DatabaseError as error:
         raise CommandError(f"The database failed: {error}", returncode=2) from error
+
+
+def exit_2_if_unreadable(count: int) -> None:
+    """Raise CommandError if none of ENCRYPTION_KEYS opens this many rows: no retry helps."""
+    if count:
+        raise CommandError(UNREADABLE_MESSAGE.format(count=count), returncode=2)

@@ -138,15 +138,13 @@ class Writer:
     def _write_connections(self) -> None:
         """Write all in one transaction, or one by one if the database does not take them all."""
         recorded = self.recorded.connections
-        try:
-            if recorded:
-                self._write_batch(recorded.copy())
-        except DatabaseError as error:
-            if self._is_locked(error):
-                return
-        else:
+        if not recorded:
             return
-        self._write_each(recorded, lambda answer: self._write_batch([answer]))
+        try:
+            self._write_batch(recorded.copy())
+        except DatabaseError as error:
+            if not self._is_locked(error):
+                self._write_each(recorded, lambda answer: self._write_batch([answer]))
 
     def _write_batch(self, batch: list[tuple[Claim[LeadExecConnection], RefreshOutcome]]) -> None:
         rows = LeadExecConnection.objects.using(self._using)

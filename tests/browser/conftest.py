@@ -54,6 +54,14 @@ document.getElementById("leAppButton").addEventListener("click", () => Authorize
 """
 # The mark on the pages of who is not logged in.
 STRANGER = mark_of(None)
+# What a stranger's click has posted, from a page whose tag names no `next`.
+POSTED_BY_A_CLICK = {
+    "token": "rt-1",
+    "gesture": True,
+    "visitor": STRANGER,
+    "next": None,
+    "page": "/page/",
+}
 CONNECTED = {"status": "connected", "redirect": None}
 # Not fetch(), which a test may hold back. As a condition to wait for, it outlives a navigation.
 FENCE = """() => new Promise((resolve) => {

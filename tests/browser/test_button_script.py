@@ -11,6 +11,7 @@ from tests.browser.conftest import (
     CONNECTED,
     ON_CLICK,
     ORIGIN,
+    POSTED_BY_A_CLICK,
     PROVIDER,
     STRANGER,
     TRUSTED_TYPES,
@@ -60,13 +61,7 @@ def test_a_click_posts_the_token_with_gesture_and_csrf_and_loads_the_page_again(
     site.open()
     site.click()
     [posted] = site.posted()
-    assert posted == {
-        "token": "rt-1",
-        "gesture": True,
-        "visitor": STRANGER,
-        "next": None,
-        "page": "/page/",
-    }
+    assert posted == POSTED_BY_A_CLICK
     assert site.post_headers["x-csrftoken"] == "s" * 64
     assert site.post_headers["accept"] == "application/json"
     assert site.post_headers["content-type"] == "application/json"

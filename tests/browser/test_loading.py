@@ -8,7 +8,7 @@ from tests.browser.conftest import (
     CONNECTED,
     NOT_LOADED,
     ON_CLICK,
-    STRANGER,
+    POSTED_BY_A_CLICK,
     Faults,
     Site,
     in_each_engine,
@@ -56,13 +56,7 @@ def test_a_click_fetches_both_files_and_is_passed_on(site: Site):
     site.open(tag=ON_REQUEST)
     site.click()
     [posted] = site.posted()
-    assert posted == {
-        "token": "rt-1",
-        "gesture": True,
-        "visitor": STRANGER,
-        "next": None,
-        "page": "/page/",
-    }
+    assert posted == POSTED_BY_A_CLICK
     assert sorted(site.asked_provider()) == sorted(FILES)
     site.click()
     site.settle()

@@ -13,11 +13,10 @@ from django.db import connections
 from ...conf import get_settings
 from ...mass_revocation import MassRevocation, RevocationReport
 from ...querysets import chunks
-from ...refresh import UNREADABLE_MESSAGE
 from ...routing import database_of
 from ...user_names import UserNames
 from ..arguments import number
-from ..exit_codes import exit_2_on_failure
+from ..exit_codes import exit_2_if_unreadable, exit_2_on_failure
 from ..progress import progress_bar
 from ..stopping import Stop, stop_on_signals
 
@@ -76,8 +75,7 @@ class Command(BaseCommand):
                 with stop_on_signals(stop, get_settings().timeout):
                     report = revocation.run(flags["seconds"])
         self._print(report, unknown, as_json=flags["json"])
-        if report.unreadable:
-            raise CommandError(UNREADABLE_MESSAGE.format(count=report.unreadable), returncode=2)
+        exit_2_if_unreadable(report.unreadable)
         if unknown or not report.is_done():
             raise CommandError(
                 f"{unknown} users are unknown, {report.left} connections are not revoked yet, and "

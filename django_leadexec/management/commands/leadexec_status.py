@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 from ...refresh import UNREADABLE_MESSAGE
 from ...routing import database_of
 from ...status import read_status
-from ..exit_codes import exit_2_on_failure
+from ..exit_codes import exit_2_if_unreadable, exit_2_on_failure
 
 
 class Command(BaseCommand):
@@ -44,8 +44,8 @@ class Command(BaseCommand):
         limit, unreadable = flags["max_overdue"], status.unreadable + status.revocations_unreadable
         if unreadable and limit is None:
             self.stderr.write(UNREADABLE_MESSAGE.format(count=unreadable))
-        elif unreadable:
-            raise CommandError(UNREADABLE_MESSAGE.format(count=unreadable), returncode=2)
+        else:
+            exit_2_if_unreadable(unreadable)
         if limit is not None and status.overdue_seconds > limit:
             raise CommandError(
                 f"A refresh is overdue by {status.overdue_seconds:.0f} s, more than {limit:g} s.",

@@ -10,11 +10,11 @@ from django.db import connections
 
 from ...conf import get_settings
 from ...models import PendingRevocation
-from ...refresh import EVERYBODY_REFUSED, UNREADABLE_MESSAGE, Options, Refresher, Report
+from ...refresh import EVERYBODY_REFUSED, Options, Refresher, Report
 from ...refresh.due import count_due
 from ...routing import database_of
 from ..arguments import number
-from ..exit_codes import exit_2_on_failure
+from ..exit_codes import exit_2_if_unreadable, exit_2_on_failure
 from ..progress import progress_bar
 from ..stopping import Stop, stop_on_signals
 
@@ -158,8 +158,7 @@ def _refuse_contradictions(flags: dict[str, Any]) -> None:
 def _exit_unless_done(report: Report) -> None:
     if report.everybody_refused:
         raise CommandError(EVERYBODY_REFUSED, returncode=2)
-    if report.unreadable:
-        raise CommandError(UNREADABLE_MESSAGE.format(count=report.unreadable), returncode=2)
+    exit_2_if_unreadable(report.unreadable)
     if report.failed or report.left:
         raise CommandError(
             f"{report.failed} failed and {report.left} were left; they are tried again.",

@@ -6,10 +6,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from ...conf import get_settings
-from ...refresh import UNREADABLE_MESSAGE
 from ...rotation import Tally, rotate_keys
 from ...routing import database_of
-from ..exit_codes import exit_2_on_failure
+from ..exit_codes import exit_2_if_unreadable, exit_2_on_failure
 
 
 class Command(BaseCommand):
@@ -41,8 +40,7 @@ class Command(BaseCommand):
                 f"{tally.rotated} rotated, {tally.current} were under the first key already, "
                 f"{tally.unreadable} unreadable, {tally.busy} in use."
             )
-        if tally.unreadable:
-            raise CommandError(UNREADABLE_MESSAGE.format(count=tally.unreadable), returncode=2)
+        exit_2_if_unreadable(tally.unreadable)
         if tally.busy:
             raise CommandError(
                 "Keep the old keys: rows in use need another run of this command.", returncode=1
